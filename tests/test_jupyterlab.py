@@ -1,0 +1,54 @@
+"A notebook in JupyterLab, in a real browser: every cell runs, and the figures are there."
+import os, shutil, socket, subprocess, sys, time, urllib.request
+
+import pytest
+
+BROWSER = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+
+
+@pytest.fixture
+def lab(checkout, tmp_path):
+    "The address of a JupyterLab that serves a copy of the checkout"
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    folders = {f'JUPYTER_{k}_DIR': str(tmp_path/k) for k in ('CONFIG', 'RUNTIME')} | {f'JUPYTERLAB_{k}_DIR': str(tmp_path/k) for k in ('SETTINGS', 'WORKSPACES')}
+    server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', '--ServerApp.port_retries=0', '--IdentityProvider.token=',
+        '--LabApp.expose_app_in_browser=True', '--LabApp.news_url=None', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate', f'--ServerApp.root_dir={checkout}'],
+        env=os.environ | folders, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(240):
+            try: urllib.request.urlopen(f'http://127.0.0.1:{port}/api/status').read(); break
+            except OSError: time.sleep(.25)
+        yield f'http://127.0.0.1:{port}/lab/tree/nbs'
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.mark.skipif(not BROWSER, reason='no Chromium or Chrome on the PATH')
+@pytest.mark.parametrize('name', ['08_transfer', 'index'])
+def test_a_person_steps_through(lab, name):
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        page = browser.new_page(viewport={'width': 1400, 'height': 1000})
+        page.goto(f'{lab}/{name}.ipynb?reset')
+        page.locator('.jp-NotebookPanel .jp-Cell').first.wait_for(timeout=60_000)
+        page.evaluate('''async () => {
+            const app = window.jupyterapp; await app.restored
+            const panel = app.shell.currentWidget; await panel.context.ready; await panel.sessionContext.ready
+            await panel.sessionContext.session.kernel.info
+            await app.commands.execute('notebook:clear-all-cell-outputs')
+            await app.commands.execute('notebook:run-all-cells') }''')
+        counts = page.evaluate('''() => {
+            const cells = window.jupyterapp.shell.currentWidget.content.model.sharedModel.cells.filter(c => c.cell_type === 'code' && c.source.trim())
+            const outputs = cells.flatMap(c => c.outputs)
+            return { run: cells.filter(c => c.execution_count > 0).length, cells: cells.length,
+                     errors: outputs.filter(o => o.output_type === 'error').map(o => o.ename + ': ' + o.evalue),
+                     pictures: outputs.filter(o => o.data && o.data['image/png']).length } }''')
+        browser.close()
+    assert counts['errors'] == []
+    assert counts['run'] == counts['cells'] > 5
+    assert counts['pictures'] >= 1

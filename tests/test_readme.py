@@ -1,0 +1,40 @@
+"The README as a stranger takes it: its commands exist, its code runs as it stands, its numbers are those of the records."
+import re, subprocess, sys
+
+from conftest import ROOT
+from sparse_lth.study import results
+
+README = (ROOT/'README.md').read_text()
+
+
+def test_python_runs(tmp_path):
+    code = '\n'.join(re.findall(r'```python\n(.*?)```', README, re.S))
+    assert 'transfer_mask' in code and 'keep_masked' in code
+    done = subprocess.run([sys.executable, '-c', code + '\nprint(accuracy)'], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) > .85
+
+
+def test_commands_exist(console):
+    made = set(re.findall(r'make (\w+)', README))
+    assert {'reproduce', 'test', 'lab', 'export', 'bench', 'docs'} <= made
+    for target in made: assert subprocess.run(['make', '-n', target], cwd=ROOT, capture_output=True).returncode == 0, target
+    for command in (), ('reproduce',), ('publish',):
+        said = console(*command, '--help')
+        assert said.returncode == 0 and 'sparse-lth' in said.stdout
+
+
+def test_links_lead_somewhere():
+    for link in re.findall(r'\]\(((?!http)[^)#]+)\)', README): assert (ROOT/link).exists(), link
+
+
+def test_the_quick_study_finds_the_published_networks(console, tmp_path):
+    "The same networks have the same hashes in a smaller study, and nearly the same accuracies on another machine"
+    done = console('reproduce', '--quick', '--seeds', '2', '--store', tmp_path/'store')
+    assert done.returncode == 0, done.stderr
+    assert 'permuted' in done.stdout and 'not resolved with 2 seeds' in done.stdout
+    assert {'digits.png', 'digits.svg', 'records.jsonl'} <= {p.name for p in (tmp_path/'store').iterdir()}
+    here, published = results(tmp_path/'store').set_index('config_hash'), results(ROOT/'results'/'digits.jsonl').set_index('config_hash')
+    assert set(here.index) <= set(published.index)
+    dense = here[here.start == 'dense'].test_accuracy
+    assert (dense - published.test_accuracy[dense.index]).abs().max() <= .02

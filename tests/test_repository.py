@@ -1,0 +1,62 @@
+"What is committed belongs together: notebooks, library and README say the same."
+import ast, json, subprocess, sys
+from pathlib import Path
+
+import pytest
+
+from conftest import BIN, ROOT
+
+NOTEBOOKS = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+MODULES = sorted((ROOT/'sparse_lth').glob('[a-z]*.py'))
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for part in ('nbs', 'sparse_lth') for p in (folder/part).rglob('*')
+            if p.is_file() and '__pycache__' not in p.parts and p.suffix in ('.ipynb', '.py')}
+
+
+def test_cleaning_and_exporting_change_nothing(checkout):
+    before = contents(checkout)
+    for command in 'nbdev_clean', 'nbdev_export': subprocess.run([BIN/command], cwd=checkout, check=True, timeout=300)
+    after = contents(checkout)
+    assert before.keys() == after.keys()
+    assert [name for name in before if before[name] != after[name]] == []
+
+
+def test_a_change_in_a_notebook_would_be_noticed(checkout):
+    notebook = checkout/'nbs'/'00_core.ipynb'
+    notebook.write_text(notebook.read_text().replace("'init_a', 'init_b'", "'init_b', 'init_a'"))
+    before = contents(checkout)
+    subprocess.run([BIN/'nbdev_export'], cwd=checkout, check=True, timeout=300)
+    assert [name for name, content in contents(checkout).items() if before[name] != content] == ['sparse_lth/core.py']
+
+
+def test_readme_is_made_from_the_index(checkout):
+    readme = [sys.executable, 'tools/readme.py', '--check']
+    assert subprocess.run(readme, cwd=checkout).returncode == 0
+    (checkout/'README.md').write_text((checkout/'README.md').read_text() + 'by hand')
+    assert subprocess.run(readme, cwd=checkout, capture_output=True).returncode == 1
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+def test_stored_outputs(path):
+    "No notebook stores an error, each is small, and each that teaches shows results"
+    cells = [c for c in json.loads(path.read_text())['cells'] if c['cell_type'] == 'code']
+    outputs = [o for c in cells for o in c['outputs']]
+    assert not [o for o in outputs if o['output_type'] == 'error' or o.get('name') == 'stderr']
+    assert path.stat().st_size < 300_000
+    assert outputs
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: p.stem)
+def test_public_names_are_documented_and_quiet(path):
+    "Every public definition has a docstring; only the console prints; no import goes to a higher number"
+    order = [p.stem.split('_', 1)[1] for p in NOTEBOOKS if p.stem[0].isdigit()]
+    tree = ast.parse(path.read_text())
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith('_'): assert ast.get_docstring(node), node.name
+    calls = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    assert path.stem == 'study' or 'print' not in calls
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('sparse_lth.'):
+            assert order.index(node.module.split('.')[1]) < order.index(path.stem)

@@ -17,5 +17,6 @@ setup(
     packages=find_packages(include=['sparse_lth', 'sparse_lth.*']), include_package_data=True, zip_safe=False,
     python_requires='>=' + cfg['min_python'], install_requires=words('requirements'), extras_require={'dev': words('dev_requirements')},
     entry_points={'console_scripts': words('console_scripts'), 'nbdev': [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"]},
+    options={'editable_wheel': {'mode': 'compat'}},   # a plain .pth: also a Python started beside the clone finds the package
     classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Science/Research', 'Programming Language :: Python :: 3'],
 )

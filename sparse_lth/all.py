@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/40_all.ipynb #e509f021
+# %% ../nbs/40_all.ipynb #39932b2c
 from . import core, data, matching, models, plots, pruning, stats, study, symmetry, training, transfer
 from .core import *
 from .data import *
@@ -19,5 +19,7 @@ from .stats import *
 from .plots import *
 from .study import *
 
-# %% ../nbs/40_all.ipynb #9cc49ca1
-__all__ = [name for module in (core, data, models, training, pruning, symmetry, matching, transfer, stats, plots, study) for name in module.__all__]
+# %% ../nbs/40_all.ipynb #f04c5adc
+_modules = core, data, models, training, pruning, symmetry, matching, transfer, stats, plots, study
+_console = {'main', 'draw', 'report', 'open_store', 'plan', 'run', 'Part', 'Work', 'FORMAT', 'STAGES'}
+__all__ = [name for module in _modules for name in module.__all__ if name not in _console]

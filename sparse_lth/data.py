@@ -5,22 +5,22 @@
 # %% auto #0
 __all__ = ['Data', 'digits', 'crop_and_flip', 'Batches']
 
-# %% ../nbs/02_data.ipynb #643bb552
+# %% ../nbs/02_data.ipynb #f4688b0d
 from dataclasses import dataclass, replace
 import torch, torch.nn.functional as F
 from torch import Tensor
-from .core import SparseLTHError, derived_seed
+from .core import SparseLTHError, check_seed, derived_seed
 
-# %% ../nbs/02_data.ipynb #3c45b7b2
+# %% ../nbs/02_data.ipynb #8feccb58
 @dataclass(frozen=True, eq=False)
 class Data:
     "A dataset whole: raw images, labels, and how to standardize them"
-    train_x: Tensor # (n, channels, height, width) or (n, features); uint8 0..255 or float 0..1
+    train_x: Tensor # (n, channels, height, width) or (n, features); uint8 0..255, or float, usually 0..1
     train_y: Tensor # (n,) int64 class numbers
     test_x: Tensor # like `train_x`
     test_y: Tensor # like `train_y`
     n_classes: int # labels run from 0 to n_classes - 1
-    mean: float|tuple # of the training images on the scale 0..1, one or one per channel
+    mean: float|tuple # of the training images, one or one per channel; of uint8 images on the scale 0..1
     std: float|tuple # likewise
 
     def __post_init__(self): _check_data(self)
@@ -38,35 +38,50 @@ class Data:
         scale = 255 if x.dtype == torch.uint8 else 1
         return (x.to(dtype) / scale - to_shape(self.mean)) / to_shape(self.std)
 
-# %% ../nbs/02_data.ipynb #5942e5d9
+# %% ../nbs/02_data.ipynb #a6571b30
 def _check_data(d:Data):
-    "Raise unless images and labels belong together"
+    "Raise unless images, labels and standardization belong together"
     for split, x, y in ('train', d.train_x, d.train_y), ('test', d.test_x, d.test_y):
-        if len(x) != len(y) or not len(x): raise SparseLTHError(f"The {split} set has {len(x)} images and {len(y)} labels, expected as many of each and at least one: check both tensors.")
-        if y.dtype != torch.int64 or y.min() < 0 or y.max() >= d.n_classes:
-            raise SparseLTHError(f"The {split} labels are {y.dtype} from {y.min()} to {y.max()}, expected torch.int64 from 0 to {d.n_classes - 1}: renumber the classes or set n_classes.")
+        if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+            raise SparseLTHError(f"The {split} set is {type(x).__name__} and {type(y).__name__}, expected tensors: "
+                                 "use torch.as_tensor.")
+        if y.ndim != 1 or len(x) != len(y) or not len(x):
+            raise SparseLTHError(f"The {split} set has {len(x)} images and labels of shape {tuple(y.shape)}, expected one class "
+                                 "number per image and at least one image: check both tensors.")
+        if y.dtype != torch.int64 or y.device.type != 'meta' and (y.min() < 0 or y.max() >= d.n_classes):
+            raise SparseLTHError(f"The {split} labels are {y.dtype} from {y.min()} to {y.max()}, expected torch.int64 from 0 to "
+                                 f"{d.n_classes - 1}: renumber the classes or set n_classes.")
     if d.train_x.shape[1:] != d.test_x.shape[1:]:
-        raise SparseLTHError(f"Training images are {tuple(d.train_x.shape[1:])} but test images {tuple(d.test_x.shape[1:])}: bring them to one shape.")
+        raise SparseLTHError(f"Training images are {tuple(d.train_x.shape[1:])} but test images {tuple(d.test_x.shape[1:])}: "
+                             "bring them to one shape.")
+    if len(devices := {x.device for x in (d.train_x, d.train_y, d.test_x, d.test_y)}) > 1:
+        raise SparseLTHError(f"The tensors are on {sorted(map(str, devices))}, expected one device: use `Data.to`.")
+    mean, std = torch.as_tensor(d.mean, dtype=torch.float64), torch.as_tensor(d.std, dtype=torch.float64)
+    sound = mean.isfinite().all() and std.isfinite().all() and (std > 0).all()
+    if not sound or d.train_x.dtype == torch.uint8 and max(mean.max(), std.max()) > 1:
+        raise SparseLTHError(f"mean is {d.mean} and std {d.std}, expected finite numbers and std above 0, for uint8 "
+                             "images on the scale 0..1.")
 
-# %% ../nbs/02_data.ipynb #68a31a65
+# %% ../nbs/02_data.ipynb #934e94d1
 def digits(
     seed:int, # of the split
 )->Data: # 1,297 training and 500 test images, (n, 1, 8, 8) floats
     "scikit-learn's handwritten digits, split at random"
     from sklearn.datasets import load_digits
+    check_seed(seed)
     raw = load_digits()
     x, y = torch.tensor(raw.images, dtype=torch.float32)[:, None] / 16, torch.tensor(raw.target, dtype=torch.int64)
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
     test, train = order[:500], order[500:]
     return Data(x[train], y[train], x[test], y[test], 10, mean=float(x[train].mean()), std=float(x[train].std()))
 
-# %% ../nbs/02_data.ipynb #a4720a89
+# %% ../nbs/02_data.ipynb #88080d43
 def crop_and_flip(
     x:Tensor, # (n, channels, height, width)
     top:Tensor, # (n,) first row of each window in the padded image, 0..2 pad
     left:Tensor, # (n,) first column, likewise
     flip:Tensor, # (n,) bool, mirror left to right
-    pad:int=4, # black pixels on each side
+    pad:int=4, # pixels of value 0 on each side
 )->Tensor: # as `x`
     "Cut one window out of each padded image and mirror some"
     n, _, h, w = x.shape
@@ -75,7 +90,7 @@ def crop_and_flip(
     rows = at(h) + top[:, None]
     return F.pad(x, [pad]*4)[at(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
-# %% ../nbs/02_data.ipynb #872b4d19
+# %% ../nbs/02_data.ipynb #504ad1dc
 class Batches:
     "Standardized (x, y) batches, reproducible by (seed, epoch)"
     def __init__(self,
@@ -89,13 +104,11 @@ class Batches:
         limit:int=None, # use only the first so many images
         dtype:torch.dtype=torch.float32, # of x
     ):
+        self.data, self.batch_size, self.shuffle, self.augment = data, batch_size, shuffle, augment
+        self.split, self.seed, self.dtype = split, seed, dtype
         if split not in ('train', 'test'): raise SparseLTHError(f"split is {split!r}, expected 'train' or 'test'.")
-        if seed is None and (shuffle or augment): raise SparseLTHError("Shuffling and augmenting need a seed: pass seed=, any whole number from 0.")
-        self.x, self.y = (t[:limit] for t in (getattr(data, f'{split}_x'), getattr(data, f'{split}_y')))
-        if augment and self.x.ndim != 4: raise SparseLTHError(f"augment=True crops and flips images (n, channels, height, width), but x is {tuple(self.x.shape)}: set augment=False.")
-        if not 0 < batch_size <= (len(self.x) if shuffle else batch_size):
-            raise SparseLTHError(f"batch_size is {batch_size}, expected 1 to {len(self.x)}, the number of {split} images in use: choose a smaller one.")
-        self.data, self.batch_size, self.shuffle, self.augment, self.seed, self.dtype = data, batch_size, shuffle, augment, seed, dtype
+        self.x, self.y = getattr(data, f'{split}_x')[:limit], getattr(data, f'{split}_y')[:limit]
+        _check_batches(self)
 
     def __len__(self): return len(self.x) // self.batch_size if self.shuffle else -(-len(self.x) // self.batch_size)
     def __iter__(self): return self.epoch(0)
@@ -103,7 +116,7 @@ class Batches:
     def order(self, epoch:int)->Tensor:
         "The image numbers of an epoch, batch after batch"
         if not self.shuffle: return torch.arange(len(self.x), device=self.x.device)
-        g = torch.Generator().manual_seed(derived_seed(self.seed, epoch))
+        g = torch.Generator().manual_seed(derived_seed(self.seed, 'epoch', epoch))
         return torch.randperm(len(self.x), generator=g)[:len(self) * self.batch_size].to(self.x.device)
 
     def epoch(self, epoch:int):
@@ -113,6 +126,18 @@ class Batches:
             yield self.data.standardized(self._augmented(x, epoch, i) if self.augment else x, self.dtype), self.y[index]
 
     def _augmented(self, x, epoch, i):
-        g = torch.Generator().manual_seed(derived_seed(self.seed, epoch, i + 1))
+        g = torch.Generator().manual_seed(derived_seed(self.seed, 'augment', epoch, i))
         top, left, flip = (torch.randint(high, (len(x),), generator=g).to(x.device) for high in (9, 9, 2))
         return crop_and_flip(x, top, left, flip.bool())
+
+# %% ../nbs/02_data.ipynb #8bc366a2
+def _check_batches(b):
+    "Raise unless there is a seed where one is needed, and at least one batch"
+    if b.shuffle or b.augment: check_seed(b.seed)
+    if b.augment and b.x.ndim != 4:
+        raise SparseLTHError("augment=True crops and flips images (n, channels, height, width), but x is "
+                             f"{tuple(b.x.shape)}: set augment=False.")
+    if not len(b.x): raise SparseLTHError("limit leaves no images: expected at least 1.")
+    if not 0 < b.batch_size <= (len(b.x) if b.shuffle else b.batch_size):
+        raise SparseLTHError(f"batch_size is {b.batch_size}, expected 1 to {len(b.x)}, the number of {b.split} images "
+                             "in use: choose a smaller one.")

@@ -5,21 +5,23 @@
 # %% auto #0
 __all__ = ['MLP', 'init_state', 'prunable']
 
-# %% ../nbs/03_models.ipynb #da4b33d4
+# %% ../nbs/03_models.ipynb #5814bcef
 import copy, fnmatch, math
 from itertools import pairwise
 import torch
 from torch import nn, Tensor
-from .core import SparseLTHError, layer_weights
+from .core import SparseLTHError, check_seed, layer_weights, seeded
 
-# %% ../nbs/03_models.ipynb #48027ab5
+# %% ../nbs/03_models.ipynb #1714fa10
 class MLP(nn.Module):
     "Linear layers with ReLU between them; flattens its input"
     def __init__(self,
         *sizes:int, # inputs, width of each hidden layer, classes
     ):
         super().__init__()
-        if len(sizes) < 2 or min(sizes) < 1: raise SparseLTHError(f"MLP{sizes}: expected at least two sizes of 1 or more, such as MLP(64, 32, 32, 10).")
+        if len(sizes) < 2 or min(sizes) < 1:
+            raise SparseLTHError(f"MLP{sizes}: expected at least two sizes of 1 or more, such as MLP(64, 32, 32, "
+                                 "10).")
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(sizes))
 
     def forward(self, x):
@@ -27,44 +29,52 @@ class MLP(nn.Module):
         for layer in self.layers[:-1]: x = layer(x).relu()
         return self.layers[-1](x)
 
-# %% ../nbs/03_models.ipynb #7c16e079
+# %% ../nbs/03_models.ipynb #60181952
 @torch.no_grad()
 def init_state(
     model:nn.Module, # gives architecture, device and dtype
     seed:int, # names the init
 )->dict[str,Tensor]: # a new state_dict
     "A random start: N(0, 2/fan_in) weights, N(0, 1/fan_in) in the last layer, zero biases"
+    check_seed(seed)
     twin = copy.deepcopy(model).cpu()
     _check_resettable(twin)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         for m in twin.modules():
             if hasattr(m, 'reset_parameters'): m.reset_parameters()
     layers = [m for m in twin.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
     generator = torch.Generator().manual_seed(seed)
     for m in layers:
-        fan_in = m.weight[0].numel()
-        m.weight.copy_(torch.randn(m.weight.shape, generator=generator) * math.sqrt((1 if m is layers[-1] else 2) / fan_in))
+        fan_in = m.weight.numel() // (m.out_features if isinstance(m, nn.Linear) else m.out_channels)
+        gain = 1 if m is layers[-1] else 2
+        m.weight.copy_(torch.randn(m.weight.shape, generator=generator) * math.sqrt(gain / fan_in))
         if m.bias is not None: m.bias.zero_()
     return {name: t.to(model.state_dict()[name].device) for name, t in twin.state_dict().items()}
 
-# %% ../nbs/03_models.ipynb #b8863b04
+# %% ../nbs/03_models.ipynb #57a0d47e
 def _check_resettable(model):
     "Raise if some parameter belongs to a module that can't be reset"
     for name, m in model.named_modules():
         if list(m.parameters(recurse=False)) and not hasattr(m, 'reset_parameters'):
-            own = next(n for n, _ in m.named_parameters(recurse=False))
-            raise SparseLTHError(f"'{name}.{own}' sits in a {type(m).__name__}, which has no reset_parameters() to start it again: add that method, or build the start state yourself.".replace("'.", "'"))
+            own = next(n for n, _ in m.named_parameters(prefix=name, recurse=False))
+            raise SparseLTHError(f"'{own}' sits in a {type(m).__name__}, which has no reset_parameters() to start it "
+                                 "again: add that method, or build the start state yourself.")
 
-# %% ../nbs/03_models.ipynb #fd246cba
+# %% ../nbs/03_models.ipynb #86813969
 def prunable(
     model:nn.Module,
     exclude:tuple[str,...]=(), # names or patterns such as 'layers.2.*' that stay dense
 )->list[str]: # names in the state
     "The names of the weights that masks are for"
-    names = list(layer_weights(model))
+    weights = layer_weights(model)
+    names = list(weights)
     for pattern in ((exclude,) if isinstance(exclude, str) else exclude):
-        if not (hit := fnmatch.filter(names, pattern)):
-            raise SparseLTHError(f"exclude has {pattern!r}, which matches none of the prunable weights ({', '.join(names)}): correct or drop it.")
+        if not (hit := fnmatch.filter(weights, pattern)):
+            raise SparseLTHError(f"exclude has {pattern!r}, which matches none of the prunable weights "
+                                 f"({', '.join(names)}): correct or drop it.")
         names = [n for n in names if n not in hit]
+    every = [id(p) for _, p in model.named_parameters(remove_duplicate=False)]
+    if tied := [n for n in names if every.count(id(weights[n])) > 1]:
+        raise SparseLTHError(f"{', '.join(tied)} are tied, one tensor under several names, which masks do not "
+                             "support: exclude them.")
     return names

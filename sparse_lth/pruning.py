@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['magnitude_masks', 'Ticket', 'imp_rounds', 'imp', 'imp_many', 'layer_table', 'overlap']
 
-# %% ../nbs/05_pruning.ipynb #bde64205
+# %% ../nbs/05_pruning.ipynb #ce8e38b6
 import copy
 from dataclasses import dataclass
+from numbers import Real
 import pandas as pd, torch
 from torch import nn, Tensor
-from .core import SparseLTHError, apply_masks, check_masks, derived_seed, sparsity
+from .core import SparseLTHError, apply_masks, check_masks, check_state, derived_seed, sparsity
 from .models import prunable
 from .training import TrainConfig, fit, fit_many
 
-# %% ../nbs/05_pruning.ipynb #389a01ef
+# %% ../nbs/05_pruning.ipynb #a9477d16
 def magnitude_masks(
     state:dict[str,Tensor], # a trained state
     names:list[str], # the weights to rank, such as `prunable(model)`
@@ -23,28 +24,39 @@ def magnitude_masks(
 )->dict[str,Tensor]: # bool, True = kept
     "Keep the largest weights of the whole network, exactly as many as the sparsity says"
     _check_pruning(state, names, sparsity, masks)
-    magnitude = torch.cat([(state[n].abs() if not masks else torch.where(masks[n], state[n].abs(), -1.)).flatten() for n in names])
+    ranked = lambda n: state[n].abs() if masks is None else torch.where(masks[n], state[n].abs(), -1.)
+    magnitude = torch.cat([ranked(n).flatten() for n in names])
     keep = round((1 - sparsity) * len(magnitude))
+    if not keep: raise SparseLTHError(f"sparsity {sparsity} keeps none of {len(magnitude)} weights: ask for less.")
     kept = torch.zeros_like(magnitude, dtype=torch.bool)
     kept[magnitude.argsort(descending=True, stable=True)[:keep]] = True
     return {n: part.view(state[n].shape) for n, part in zip(names, kept.split([state[n].numel() for n in names]))}
 
-# %% ../nbs/05_pruning.ipynb #93f34adc
+# %% ../nbs/05_pruning.ipynb #d7e1de5c
 def _check_sparsity(s):
-    if not (isinstance(s, (int, float)) and 0 <= s < 1): raise SparseLTHError(f"sparsity is {s!r}, expected a share in [0, 1): write .9 for 90 %.")
+    if not (isinstance(s, Real) and 0 <= s < 1):
+        raise SparseLTHError(f"sparsity is {s!r}, expected a share in [0, 1): write .9 for 90 %.")
 
 def _check_pruning(state, names, s, masks):
     "Raise unless the sparsity can be reached in this state"
     _check_sparsity(s)
-    if missing := [n for n in names if n not in state]: raise SparseLTHError(f"The state has no {missing}: take the names by `prunable` from its own model.")
-    if bad := [n for n in names if not state[n].isfinite().all()]: raise SparseLTHError(f"The weights {bad} are not finite, so they can't be ranked: train again with a lower lr.")
+    if isinstance(names, str) or not len(names):
+        raise SparseLTHError(f"names is {names!r}, expected a list of weights, such as prunable(model).")
+    if missing := [n for n in names if n not in state]:
+        raise SparseLTHError(f"The state has no {missing}: take the names by `prunable` from its own model.")
+    if bad := [n for n in names if not state[n].isfinite().all()]:
+        raise SparseLTHError(f"The weights {bad} are not finite, so they can't be ranked: train again with a lower "
+                             "lr.")
     if masks:
         check_masks(state, masks)
-        if set(masks) != set(names): raise SparseLTHError(f"masks cover {sorted(masks)}, expected {sorted(names)}: pass the masks of these weights.")
+        if set(masks) != set(names):
+            raise SparseLTHError(f"masks cover {sorted(masks)}, expected {sorted(names)}: pass the masks of these "
+                                 "weights.")
         if round((1 - s) * sum(m.numel() for m in masks.values())) > sum(int(m.sum()) for m in masks.values()):
-            raise SparseLTHError(f"sparsity {s} is below the {sparsity(masks):.3f} that `masks` has already, and pruned weights don't come back: ask for more.")
+            raise SparseLTHError(f"sparsity {s} is below the {sparsity(masks):.3f} that `masks` has already, and "
+                                 "pruned weights don't come back: ask for more.")
 
-# %% ../nbs/05_pruning.ipynb #eea55a17
+# %% ../nbs/05_pruning.ipynb #23f35d65
 @dataclass
 class Ticket:
     "A mask, and the network that was trained with it"
@@ -58,8 +70,12 @@ def imp_rounds(
     rate:float=.2, # share of the remaining weights that a round removes
 )->list[tuple[float,list[float]]]: # per round: sparsity of the chain, and the sparsities cut in it
     "The rounds of a chain that reaches every sparsity"
+    sparsities = list(sparsities) if hasattr(sparsities, '__iter__') else sparsities
+    if not isinstance(sparsities, list) or not sparsities:
+        raise SparseLTHError(f"sparsities is {sparsities!r}, expected a list of shares in [0, 1), such as [.8, .9].")
     for s in sparsities: _check_sparsity(s)
-    if not 0 < rate < 1: raise SparseLTHError(f"rate is {rate!r}, expected a share in (0, 1): .2 removes a fifth of what is left.")
+    if not 0 < rate < 1:
+        raise SparseLTHError(f"rate is {rate!r}, expected a share in (0, 1): .2 removes a fifth of what is left.")
     rounds, todo = [], sorted(set(sparsities))
     while todo:
         level = 1 - (1 - rate) ** (len(rounds) + 1)
@@ -67,7 +83,7 @@ def imp_rounds(
         todo = todo[len(rounds[-1][1]):]
     return rounds
 
-# %% ../nbs/05_pruning.ipynb #8be6a84f
+# %% ../nbs/05_pruning.ipynb #b88309c0
 def imp(
     model:nn.Module, # gives the architecture
     state:dict[str,Tensor], # trained and dense
@@ -79,12 +95,18 @@ def imp(
     rewind:dict=None, # None: fine-tune; a state: every round starts from it again
     seed:int=0, # each round derives its own from it
 ):
-    "Iterative magnitude pruning of one network, yielding a `Ticket` for each sparsity as it is reached"
-    names, masks, model = prunable(model), None, copy.deepcopy(model)
+    "Iterative magnitude pruning of one network: an iterator that gives a `Ticket` for each sparsity as it is reached"
+    for name, s in ('The state', state), ('The rewind state', rewind):
+        if s is not None: check_state(model, s, name)
+    rounds, copied = imp_rounds(sparsities, rate), lambda s: s and {n: w.clone() for n, w in s.items()}
+    return _imp(copy.deepcopy(model), copied(state), data, config, rounds, copied(rewind), seed)
+
+def _imp(model, state, data, config, rounds, rewind, seed):
+    "The chain: cut, train and give; then prune and train on"
+    names, masks = prunable(model), None
     def train(m, r):
         model.load_state_dict(apply_masks(rewind or state, m))
-        return fit(model, data, config, masks=m, seed=derived_seed(seed, r)).state
-    rounds = imp_rounds(sparsities, rate)
+        return fit(model, data, config, masks=m, seed=derived_seed(seed, 'round', r)).state
     for r, (level, cuts) in enumerate(rounds, 1):
         for s in cuts:
             cut = magnitude_masks(state, names, s, masks)
@@ -93,7 +115,7 @@ def imp(
             masks = magnitude_masks(state, names, level, masks)
             state = train(masks, r)
 
-# %% ../nbs/05_pruning.ipynb #b537f38b
+# %% ../nbs/05_pruning.ipynb #db89a8df
 def imp_many(
     model:nn.Module, # gives the architecture
     states:list[dict], # trained and dense, one per network
@@ -109,30 +131,34 @@ def imp_many(
 )->list[list[Ticket]]: # per network, one ticket per sparsity
     "Iterative magnitude pruning of many networks at once, equal to `imp` for each"
     data, rounds = data if isinstance(data, (list, tuple)) else [data] * len(states), imp_rounds(sparsities, rate)
-    if len(seeds) != len(states): raise SparseLTHError(f"There are {len(states)} states but {len(seeds)} seeds: give one per network.")
+    for name, items in ('data', data), ('seeds', seeds), ('rewind', rewind or states):
+        if len(items) != len(states):
+            raise SparseLTHError(f"There are {len(states)} states but {len(items)} {name}: give one per network.")
     names, nets, masks, tickets = prunable(model), list(states), [None] * len(states), [[] for _ in states]
+    options = {'progress': progress} if progress else {}
     for r, (level, cuts) in enumerate(rounds, 1):
         levels = [*cuts, *([level] if r < len(rounds) else [])]
         jobs = [(i, s, magnitude_masks(nets[i], names, s, masks[i])) for s in levels for i in range(len(nets))]
         begin = [apply_masks((rewind or nets)[i], m) for i, _, m in jobs]
         runs = train(model, begin, [data[i] for i, *_ in jobs], config, masks=[m for *_, m in jobs],
-                     seeds=[derived_seed(seeds[i], r) for i, *_ in jobs], **({'progress': progress} if progress else {}))
+                     seeds=[derived_seed(seeds[i], 'round', r) for i, *_ in jobs], **options)
         for n, ((i, s, m), run) in enumerate(zip(jobs, runs)):
             if run.error: raise SparseLTHError(f"Pruning network {i} to {s:.3f} failed: {run.error}")
             if n < len(cuts) * len(nets): tickets[i].append(Ticket(s, m, run.state, r))
             else: nets[i], masks[i] = run.state, m
     return tickets
 
-# %% ../nbs/05_pruning.ipynb #762fe189
+# %% ../nbs/05_pruning.ipynb #2c9fce5e
 def layer_table(
     masks:dict[str,Tensor], # bool, True = kept
 )->pd.DataFrame: # one row per layer, and their total
     "How many weights each layer keeps"
     rows = [dict(layer=n, kept=int(m.sum()), total=m.numel()) for n, m in masks.items()]
-    table = pd.DataFrame(rows + [dict(layer='all', kept=sum(r['kept'] for r in rows), total=sum(r['total'] for r in rows))]).set_index('layer')
+    table = pd.DataFrame(rows).set_index('layer')
+    table.loc['all'] = table.sum()
     return table.assign(sparsity=1 - table.kept / table.total)
 
-# %% ../nbs/05_pruning.ipynb #13956e55
+# %% ../nbs/05_pruning.ipynb #71634dfc
 def overlap(
     masks_a:dict[str,Tensor], # bool, True = kept
     masks_b:dict[str,Tensor], # of the same architecture
@@ -140,4 +166,6 @@ def overlap(
     "The share of the weights kept by A that B keeps too"
     check_masks(masks_a, masks_b)
     check_masks(masks_b, masks_a)
+    if not sum(int(m.sum()) for m in masks_a.values()):
+        raise SparseLTHError("The first masks keep no weight, so there is nothing to share.")
     return sum(int((m & masks_b[n]).sum()) for n, m in masks_a.items()) / sum(int(m.sum()) for m in masks_a.values())

@@ -6,26 +6,29 @@
 __all__ = ['by_start', 'describe', 'sign_flip_test', 'holm', 'family_tests', 'share_recovered', 'study_table', 'readable',
            'markdown', 'conclusion']
 
-# %% ../nbs/12_stats.ipynb #1837d679
+# %% ../nbs/12_stats.ipynb #bfbb8ee6
 import numpy as np, pandas as pd
 from scipy import stats
 from .core import SparseLTHError
 
-# %% ../nbs/12_stats.ipynb #86de7e36
+# %% ../nbs/12_stats.ipynb #087ac54f
 def by_start(
     records:pd.DataFrame, # one row per network: width, sparsity, start, seed, test_accuracy (0..1)
 )->pd.DataFrame: # index (width, sparsity, seed), one column per start, accuracy in points
     "The accuracies of complete triples, side by side"
     need = ['width', 'sparsity', 'start', 'seed', 'test_accuracy']
-    if missing := [c for c in need if c not in records]: raise SparseLTHError(f"The records lack {missing}, expected at least {need}: pass what `results` gives.")
-    rows = records[records.start.isin(['lth', 'permuted', 'naive'])]
+    if missing := [c for c in need if c not in records]:
+        raise SparseLTHError(f"The records lack {missing}, expected at least {need}: pass what `results` gives.")
+    starts = ['lth', 'permuted', 'naive']
+    rows = records[records.start.isin(starts)]
     keys = ['width', 'sparsity', 'seed']
-    if rows.duplicated([*keys, 'start']).any(): raise SparseLTHError("Some width, sparsity, seed and start occur twice: pass the records of one study.")
-    table = rows.pivot(index=keys, columns='start', values='test_accuracy').reindex(columns=['lth', 'permuted', 'naive']).dropna() * 100
+    if rows.duplicated([*keys, 'start']).any():
+        raise SparseLTHError("Some width, sparsity, seed and start occur twice: pass the records of one study.")
+    table = 100 * rows.pivot(index=keys, columns='start', values='test_accuracy').reindex(columns=starts).dropna()
     if table.empty: raise SparseLTHError("No seed has all of lth, permuted and naive yet: finish the study first.")
     return table
 
-# %% ../nbs/12_stats.ipynb #46f1ddfe
+# %% ../nbs/12_stats.ipynb #422fd525
 def describe(
     values, # one number per seed
 )->dict: # mean, sd, n, low, high: the 95 % interval of the mean
@@ -33,19 +36,22 @@ def describe(
     x = np.asarray(values, float)
     n, mean, sd = len(x), x.mean(), x.std(ddof=1) if len(x) > 1 else np.nan
     half = stats.t.ppf(.975, n - 1) * sd / np.sqrt(n) if n > 1 else np.nan
-    return dict(mean=mean, sd=sd, n=n, low=mean - half, high=mean + half)
+    return dict(mean=float(mean), sd=float(sd), n=n, low=float(mean - half), high=float(mean + half))
 
-# %% ../nbs/12_stats.ipynb #1ad43b7c
+# %% ../nbs/12_stats.ipynb #54a48902
 def sign_flip_test(
     differences, # one per seed
 )->float: # two-sided p over all 2^n sign patterns
-    "The exact sign-flip test of a mean difference of zero"
+    "The exact sign-flip test that differences are symmetric about zero"
     d = np.asarray(differences, float)
-    if not 2 <= len(d) <= 20 or not np.isfinite(d).all(): raise SparseLTHError(f"There are {len(d)} differences, {np.isfinite(d).sum()} of them finite, expected 2 to 20 finite ones: the test goes through all 2^n sign patterns.")
-    test = stats.permutation_test((d,), lambda x, axis: x.mean(axis), permutation_type='samples', n_resamples=np.inf, batch=2**14)
+    if not 2 <= len(d) <= 20 or not np.isfinite(d).all():
+        raise SparseLTHError(f"There are {len(d)} differences, {np.isfinite(d).sum()} of them finite, expected 2 to "
+                             "20 finite ones: the test goes through all 2^n sign patterns.")
+    mean = lambda x, axis: x.mean(axis)
+    test = stats.permutation_test((d,), mean, permutation_type='samples', n_resamples=np.inf, batch=2**14)
     return float(test.pvalue)
 
-# %% ../nbs/12_stats.ipynb #00a7bc84
+# %% ../nbs/12_stats.ipynb #c1e95652
 def holm(
     p, # the p values of one family of tests
 )->np.ndarray: # adjusted, in the same order
@@ -55,20 +61,33 @@ def holm(
     adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
     return adjusted[order.argsort()]
 
-# %% ../nbs/12_stats.ipynb #8f3446e3
+# %% ../nbs/12_stats.ipynb #7c13190d
 def family_tests(
     records:pd.DataFrame, # see `by_start`
 )->pd.DataFrame: # per sparsity: mean, sd, n, low, high, positive, p, p_holm; in points
     "Permuted minus naive averaged over widths: one exact test per sparsity, Holm over all"
     table = by_start(records)
-    mean = (table.permuted - table.naive).unstack('width').dropna().mean(axis=1)
-    rows = {s: {**describe(d), 'positive': int((d > 0).sum()), 'p': sign_flip_test(d) if len(d) > 1 else np.nan} for s, d in mean.groupby('sparsity')}
+    _check_complete(table)
+    mean = (table.permuted - table.naive).unstack('width').mean(axis=1)
+    test = lambda d: dict(positive=int((d > 0).sum()), p=sign_flip_test(d) if len(d) > 1 else np.nan)
+    rows = {s: describe(d) | test(d) for s, d in mean.groupby('sparsity')}
     tests = pd.DataFrame(rows).T.rename_axis('sparsity').astype({'n': int, 'positive': int})
     return tests.assign(p_holm=holm(tests.p))
 
-# %% ../nbs/12_stats.ipynb #22d5d7a3
+# %% ../nbs/12_stats.ipynb #e8d7fc8d
+def _check_complete(table):
+    "Raise unless every width and sparsity has the same seeds: the family must not shrink to what happens to be there"
+    levels = [table.index.unique(k) for k in ('width', 'sparsity', 'seed')]
+    missing = pd.MultiIndex.from_product(levels).difference(table.index)
+    if len(missing):
+        w, s, seed = missing[0]
+        raise SparseLTHError(f"{len(missing)} of {len(table) + len(missing)} triples are missing, the first at width {w}, sparsity {s}, seed {seed}: "
+                             "finish the study first, or leave its seed or width out everywhere.")
+
+# %% ../nbs/12_stats.ipynb #c7517a71
 def share_recovered(
     table:pd.DataFrame, # `by_start` or a part of it, such as one width
+    *,
     resamples:int=10_000, # of the seeds
     seed:int=0, # of the bootstrap
 )->dict: # share, low, high (95 %); nan where not defined
@@ -79,31 +98,36 @@ def share_recovered(
     picks = np.random.default_rng(seed).integers(len(gap), size=(resamples, len(gap)))
     gaps = gap[picks].sum(1)
     shares = np.where(gaps > 0, gain[picks].sum(1) / np.where(gaps > 0, gaps, 1), np.nan)
-    low, high = np.nanquantile(shares, [.025, .975]) if len(gap) > 1 and (gaps > 0).mean() > .95 else (np.nan, np.nan)
-    return dict(share=gain.sum() / gap.sum(), low=low, high=high)
+    low, high = np.nanquantile(shares, [.025, .975]) if len(gap) > 1 and (gaps > 0).mean() >= .95 else (np.nan, np.nan)
+    return dict(share=float(gain.sum() / gap.sum()), low=float(low), high=float(high))
 
-# %% ../nbs/12_stats.ipynb #734032e0
+# %% ../nbs/12_stats.ipynb #0883bb58
 def study_table(
     records:pd.DataFrame, # see `by_start`
-)->pd.DataFrame: # index (width, sparsity); points: mean and sd per start; the paired difference, its interval, seeds that agree; share
+)->pd.DataFrame: # index (width, sparsity); mean and sd per start, paired difference with interval, in points; share
     "Everything about each cell of a study"
     rows = {}
     for cell, t in by_start(records).groupby(['width', 'sparsity']):
         d = describe(t.permuted - t.naive)
-        rows[cell] = {f'{s}_{k}': describe(t[s])[k] for s in t for k in ('mean', 'sd')} | dict(difference=d['mean'], low=d['low'], high=d['high'],
-            positive=int((t.permuted > t.naive).sum()), n=d['n'], share=share_recovered(t, 1)['share'])
+        rows[cell] = {f'{s}_{k}': describe(t[s])[k] for s in t for k in ('mean', 'sd')} | dict(
+            difference=d['mean'], low=d['low'], high=d['high'], n=d['n'],
+            positive=int((t.permuted > t.naive).sum()), share=share_recovered(t, resamples=1)['share'])
     return pd.DataFrame(rows).T.rename_axis(['width', 'sparsity']).astype({'positive': int, 'n': int})
 
-# %% ../nbs/12_stats.ipynb #264b0670
+# %% ../nbs/12_stats.ipynb #00fe812e
 def readable(
     table:pd.DataFrame, # from `study_table`
 )->pd.DataFrame: # text
     "The table as a person reads it"
-    pm = lambda s: [f"{m:.1f} ± {sd:.1f}" for m, sd in zip(table[f'{s}_mean'], table[f'{s}_sd'])]
+    number = lambda x, form: '–' if np.isnan(x) else format(x, form)
+    pm = lambda s: [f"{m:.1f} ± {number(sd, '.1f')}" for m, sd in zip(table[f'{s}_mean'], table[f'{s}_sd'])]
     width, sparsity = zip(*table.index)
-    return pd.DataFrame({'width': width, 'sparsity': [f'{100 * s:g} %' for s in sparsity], 'LTH': pm('lth'), 'permuted': pm('permuted'), 'naive': pm('naive'),
-        'permuted − naive [95 %]': [f'{m:+.1f} [{a:+.1f}, {b:+.1f}]' for m, a, b in zip(table.difference, table.low, table.high)],
-        'seeds with permuted ahead': [f'{p} of {n}' for p, n in zip(table.positive, table.n)],
+    interval = lambda m, a, b: f"{m:+.1f} [{number(a, '+.1f')}, {number(b, '+.1f')}]"
+    return pd.DataFrame({
+        'width': width, 'sparsity': [f'{100 * s:g} %' for s in sparsity],
+        'LTH': pm('lth'), 'permuted': pm('permuted'), 'naive': pm('naive'),
+        'permuted − naive [95 %]': list(map(interval, table.difference, table.low, table.high)),
+        'permuted ahead in': [f'{p} of {n} seeds' for p, n in zip(table.positive, table.n)],
         'share recovered': ['not defined' if np.isnan(s) else f'{s:.2f}' for s in table.share]})
 
 def markdown(table:pd.DataFrame)->str:
@@ -111,7 +135,7 @@ def markdown(table:pd.DataFrame)->str:
     line = lambda cells: '| ' + ' | '.join(map(str, cells)) + ' |'
     return '\n'.join([line(table.columns), line(['---'] * table.shape[1]), *(line(row) for row in table.to_numpy())])
 
-# %% ../nbs/12_stats.ipynb #270e5720
+# %% ../nbs/12_stats.ipynb #d0e8cdaf
 def conclusion(
     records:pd.DataFrame, # see `by_start`
     level:float=.05, # chance of one false claim in the family
@@ -119,14 +143,30 @@ def conclusion(
     "What the data say, with their uncertainty"
     tests, table = family_tests(records), by_start(records)
     widths, n = sorted(table.index.unique('width')), int(tests.n.min())
-    name = lambda rows: ', '.join(f"{100 * s:g} % ({r['mean']:+.2f} points, p = {r.p_holm:.3f})" for s, r in rows.iterrows())
-    up, down = tests[(tests.p_holm < level) & (tests['mean'] > 0)], tests[(tests.p_holm < level) & (tests['mean'] < 0)]
-    open_ = tests.drop([*up.index, *down.index])
-    said = [f"Averaged over widths {', '.join(map(str, widths))}, {n} seeds, exact sign-flip test with Holm's correction over {len(tests)} sparsities:"]
-    said += [f"permuted beats naive at {name(up)}."] if len(up) else []
-    said += [f"naive beats permuted at {name(down)}."] if len(down) else []
-    said += [f"not resolved with {n} seeds: {name(open_)}."] if len(open_) else []
-    for w in widths:
-        s = share_recovered(table.loc[w])
-        said.append(f"Width {w}: the share of LTH's lead over naive that permuting recovers is " + ("not defined, LTH does not lead." if np.isnan(s['share']) else f"{s['share']:.2f} [{s['low']:.2f}, {s['high']:.2f}]."))
-    return said
+    up, down = (tests[(tests.p_holm < level) & (sign * tests['mean'] > 0)] for sign in (1, -1))
+    unresolved = tests.drop([*up.index, *down.index])
+    seeds, family = f"{n} seed{'s' * (n > 1)}", f"{len(tests)} sparsit{'ies' if len(tests) > 1 else 'y'}"
+    said = [f"Averaged over {_list('width', widths)}, {seeds}, exact sign-flip test with Holm's correction over {family}:"]
+    said += [f"permuted beats naive at {_named(up)}."] if len(up) else []
+    said += [f"naive beats permuted at {_named(down)}."] if len(down) else []
+    said += [f"not resolved with {seeds}: {_named(unresolved)}."] if len(unresolved) else []
+    if (least := 2 * len(tests) / 2**n) >= level:
+        said.append(f"{seeds} can't resolve anything here: the smallest possible corrected p is {min(least, 1):.2g}, "
+                    f"expected below {level:g}.")
+    return said + [_share_said(w, share_recovered(table.loc[w])) for w in widths]
+
+def _list(name, values):
+    "'width 32', 'widths 32 and 64'"
+    *first, last = map(str, values)
+    return f"{name}s {', '.join(first)} and {last}" if first else f'{name} {last}'
+
+def _named(tests):
+    "The sparsities of some tests with what was found"
+    p = lambda r: '' if np.isnan(r.p_holm) else f', p = {r.p_holm:.3f}'
+    return ', '.join(f"{100 * s:g} % ({r['mean']:+.2f} points{p(r)})" for s, r in tests.iterrows())
+
+def _share_said(width, s):
+    "A sentence about the share of one width"
+    if np.isnan(s['share']): return f"Width {width}: LTH does not lead, so there is no share to recover."
+    interval = '' if np.isnan(s['low']) else f" [{s['low']:.2f}, {s['high']:.2f}]"
+    return f"Width {width}: permuting recovers {s['share']:.2f}{interval} of LTH's lead over naive."

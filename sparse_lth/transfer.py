@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['starts', 'transfer_mask']
 
-# %% ../nbs/08_transfer.ipynb #4a92f2ef
+# %% ../nbs/08_transfer.ipynb #d5a81a98
+import itertools
 from torch import nn, Tensor
 from .core import SparseLTHError, apply_masks, check_masks
 from .matching import match_activations
-from .symmetry import PermSpec, permute
+from .symmetry import PermSpec, check_spec, permute
 
-# %% ../nbs/08_transfer.ipynb #90a114c6
+# %% ../nbs/08_transfer.ipynb #d67413f9
 def starts(
     spec:PermSpec,
     perms:dict[str,Tensor], # pi: brings A into B's order
@@ -19,16 +20,20 @@ def starts(
     traj_a:dict[int,dict], # {epoch: state} of A
     traj_b:dict[int,dict], # {epoch: state} of B
     k:int, # the epoch to rewind to, 0 for the init
-)->dict[str,tuple[dict,dict]]: # per start: (masked state, masks)
+)->dict[str,tuple[dict,dict]]: # per start: (masked state, masks), all tensors new
     "The three starts of sparse training: 'lth', 'naive' and 'permuted'"
     for name, traj in ('A', traj_a), ('B', traj_b):
-        if k not in traj: raise SparseLTHError(f"Epoch {k} of {name} was never saved, only {sorted(traj)}: train with snapshots=[{k}].")
+        if k not in traj:
+            raise SparseLTHError(f"Epoch {k} of {name} was never saved, only {sorted(traj)}: train with "
+                                 f"snapshots=[{k}].")
     a, b = traj_a[k], traj_b[k]
-    if {n: w.shape for n, w in a.items()} != {n: w.shape for n, w in b.items()}: raise SparseLTHError("A and B have different names or shapes: the mask can only move between networks of one architecture.")
+    if {n: w.shape for n, w in a.items()} != {n: w.shape for n, w in b.items()}:
+        raise SparseLTHError("A and B have different names or shapes: the mask can only move between networks of one "
+                             "architecture.")
     pairs = {'lth': (a, masks), 'naive': (b, masks), 'permuted': (b, permute(spec, perms, masks))}
-    return {name: (apply_masks(state, m), m) for name, (state, m) in pairs.items()}
+    return {name: (apply_masks(state, m), {n: t.clone() for n, t in m.items()}) for name, (state, m) in pairs.items()}
 
-# %% ../nbs/08_transfer.ipynb #a9441234
+# %% ../nbs/08_transfer.ipynb #db7083eb
 def transfer_mask(
     model_a:nn.Module, # trained; the masks are its
     model_b:nn.Module, # trained, from another init
@@ -36,7 +41,14 @@ def transfer_mask(
     batches, # an iterable of input batches, or of tuples that begin with one
     spec:PermSpec=None, # the architecture's symmetry, such as `mlp_spec(model_a)`
 )->dict[str,Tensor]: # masks for B
-    "Bring a mask of A into the order of B"
-    if spec is None: raise SparseLTHError("spec is None, expected the PermSpec of the architecture: pass spec=mlp_spec(model) for a chain of linear layers, or write a PermSpec and prove it with check_spec.")
+    "Bring a mask of A into the order of B, after proving the spec on the first batch"
+    if not isinstance(spec, PermSpec):
+        raise SparseLTHError(f"spec is {type(spec).__name__}, expected the PermSpec of the architecture: pass spec=mlp_spec(model) "
+                             "for a chain of linear layers, or write a PermSpec.")
     check_masks(model_a.state_dict(), masks)
+    rest = iter(batches) if hasattr(batches, '__iter__') and not isinstance(batches, Tensor) else None
+    if rest and (first := next(rest, None)) is not None:
+        x = first[0] if isinstance(first, (tuple, list)) else first
+        if isinstance(x, Tensor): check_spec(spec, model_a, x[:16], tolerance=1e-6)
+        batches = itertools.chain([first], rest)
     return permute(spec, match_activations(spec, model_a, model_b, batches).perms, masks)

@@ -15,22 +15,24 @@ BIN = Path(sys.executable).parent
 
 def notebooks():
     "Passed and failed notebooks, by nbdev_test"
-    names = sorted(p.relative_to(ROOT) for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+    names = {p.relative_to(ROOT).as_posix() for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts}
     command = [BIN/'nbdev_test', '--n_workers', '2', '--do_print', '--timing']
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         text = ''.join(print(line, end='', flush=True) or line for line in process.stdout)
-    done = {m for m in re.findall(r'- Completed \S*?([\w-]+\.ipynb)', text)}
-    failed = {m for m in re.findall(r'^\s*([\w-]+\.ipynb)\s*$', text.partition('Tests Failed On The Following Notebooks')[2], re.M)}
-    failed |= {p.name for p in names} - done
+    done = {Path(m).relative_to(ROOT).as_posix() for m in re.findall(r'^- Completed (\S+\.ipynb)', text, re.M)}
+    listed = text.partition('Tests Failed On The Following Notebooks')[2]
+    failed = {n for n in names if n not in done or re.search(rf'^\s*{re.escape(Path(n).name)}\s*$', listed, re.M)}
     if process.returncode and not failed: failed = {'nbdev_test itself'}
-    return len({p.name for p in names} - failed), len(failed)
+    return len(names) - len(names & failed), len(failed)
 
 
 def suite(args):
     "Passed and failed tests of tests/, by pytest"
     with tempfile.NamedTemporaryFile(suffix='.xml') as f:
         code = subprocess.run([BIN/'python', '-m', 'pytest', '-q', '-rs', '--durations=5', '-p', 'no:cacheprovider', f'--junitxml={f.name}', 'tests', *args], cwd=ROOT).returncode
-        counts = [0, 0, 0, 0] if not Path(f.name).stat().st_size else [int(s.get(k)) for s in [next(xml.parse(f.name).iter('testsuite'))] for k in ('tests', 'failures', 'errors', 'skipped')]
+        written = Path(f.name).stat().st_size > 0
+        counts = [int(s.get(k)) for s in [next(xml.parse(f.name).iter('testsuite'))] for k in ('tests', 'failures', 'errors', 'skipped')] if written else [0, 0, 0, 0]
+    if not written: return 0, 1
     total, bad, skipped = counts[0], counts[1] + counts[2], counts[3]
     if code and not bad: bad = 1
     strict = skipped if os.environ.get('NO_SKIPS') else 0

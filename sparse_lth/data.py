@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['Data', 'digits', 'crop_and_flip', 'Batches']
 
-# %% ../nbs/02_data.ipynb #f4688b0d
+# %% ../nbs/02_data.ipynb #3682a346
 from dataclasses import dataclass, replace
 import torch, torch.nn.functional as F
 from torch import Tensor
 from .core import SparseLTHError, check_seed, derived_seed
 
-# %% ../nbs/02_data.ipynb #8feccb58
+# %% ../nbs/02_data.ipynb #c2517c82
 @dataclass(frozen=True, eq=False)
 class Data:
     "A dataset whole: raw images, labels, and how to standardize them"
@@ -38,7 +38,7 @@ class Data:
         scale = 255 if x.dtype == torch.uint8 else 1
         return (x.to(dtype) / scale - to_shape(self.mean)) / to_shape(self.std)
 
-# %% ../nbs/02_data.ipynb #a6571b30
+# %% ../nbs/02_data.ipynb #d879709c
 def _check_data(d:Data):
     "Raise unless images, labels and standardization belong together"
     for split, x, y in ('train', d.train_x, d.train_y), ('test', d.test_x, d.test_y):
@@ -62,7 +62,7 @@ def _check_data(d:Data):
         raise SparseLTHError(f"mean is {d.mean} and std {d.std}, expected finite numbers and std above 0, for uint8 "
                              "images on the scale 0..1.")
 
-# %% ../nbs/02_data.ipynb #934e94d1
+# %% ../nbs/02_data.ipynb #546e517c
 def digits(
     seed:int, # of the split
 )->Data: # 1,297 training and 500 test images, (n, 1, 8, 8) floats
@@ -75,7 +75,7 @@ def digits(
     test, train = order[:500], order[500:]
     return Data(x[train], y[train], x[test], y[test], 10, mean=float(x[train].mean()), std=float(x[train].std()))
 
-# %% ../nbs/02_data.ipynb #88080d43
+# %% ../nbs/02_data.ipynb #00b59c65
 def crop_and_flip(
     x:Tensor, # (n, channels, height, width)
     top:Tensor, # (n,) first row of each window in the padded image, 0..2 pad
@@ -90,7 +90,7 @@ def crop_and_flip(
     rows = at(h) + top[:, None]
     return F.pad(x, [pad]*4)[at(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
-# %% ../nbs/02_data.ipynb #504ad1dc
+# %% ../nbs/02_data.ipynb #1c775926
 class Batches:
     "Standardized (x, y) batches, reproducible by (seed, epoch)"
     def __init__(self,
@@ -130,7 +130,7 @@ class Batches:
         top, left, flip = (torch.randint(high, (len(x),), generator=g).to(x.device) for high in (9, 9, 2))
         return crop_and_flip(x, top, left, flip.bool())
 
-# %% ../nbs/02_data.ipynb #8bc366a2
+# %% ../nbs/02_data.ipynb #fe070b5d
 def _check_batches(b):
     "Raise unless there is a seed where one is needed, and at least one batch"
     if b.shuffle or b.augment: check_seed(b.seed)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['magnitude_masks', 'Ticket', 'imp_rounds', 'imp', 'imp_many', 'layer_table', 'overlap']
 
-# %% ../nbs/05_pruning.ipynb #ce8e38b6
+# %% ../nbs/05_pruning.ipynb #8c315c9b
 import copy
 from dataclasses import dataclass
 from numbers import Real
@@ -15,7 +15,7 @@ from .core import SparseLTHError, apply_masks, check_masks, check_state, derived
 from .models import prunable
 from .training import TrainConfig, fit, fit_many
 
-# %% ../nbs/05_pruning.ipynb #a9477d16
+# %% ../nbs/05_pruning.ipynb #6b126a12
 def magnitude_masks(
     state:dict[str,Tensor], # a trained state
     names:list[str], # the weights to rank, such as `prunable(model)`
@@ -32,7 +32,7 @@ def magnitude_masks(
     kept[magnitude.argsort(descending=True, stable=True)[:keep]] = True
     return {n: part.view(state[n].shape) for n, part in zip(names, kept.split([state[n].numel() for n in names]))}
 
-# %% ../nbs/05_pruning.ipynb #d7e1de5c
+# %% ../nbs/05_pruning.ipynb #62d4bbdb
 def _check_sparsity(s):
     if not (isinstance(s, Real) and 0 <= s < 1):
         raise SparseLTHError(f"sparsity is {s!r}, expected a share in [0, 1): write .9 for 90 %.")
@@ -56,7 +56,7 @@ def _check_pruning(state, names, s, masks):
             raise SparseLTHError(f"sparsity {s} is below the {sparsity(masks):.3f} that `masks` has already, and "
                                  "pruned weights don't come back: ask for more.")
 
-# %% ../nbs/05_pruning.ipynb #23f35d65
+# %% ../nbs/05_pruning.ipynb #f03f0f83
 @dataclass
 class Ticket:
     "A mask, and the network that was trained with it"
@@ -83,7 +83,7 @@ def imp_rounds(
         todo = todo[len(rounds[-1][1]):]
     return rounds
 
-# %% ../nbs/05_pruning.ipynb #b88309c0
+# %% ../nbs/05_pruning.ipynb #2e11e647
 def imp(
     model:nn.Module, # gives the architecture
     state:dict[str,Tensor], # trained and dense
@@ -115,7 +115,7 @@ def _imp(model, state, data, config, rounds, rewind, seed):
             masks = magnitude_masks(state, names, level, masks)
             state = train(masks, r)
 
-# %% ../nbs/05_pruning.ipynb #db89a8df
+# %% ../nbs/05_pruning.ipynb #b410c3af
 def imp_many(
     model:nn.Module, # gives the architecture
     states:list[dict], # trained and dense, one per network
@@ -148,7 +148,7 @@ def imp_many(
             else: nets[i], masks[i] = run.state, m
     return tickets
 
-# %% ../nbs/05_pruning.ipynb #2c9fce5e
+# %% ../nbs/05_pruning.ipynb #7bfa94e7
 def layer_table(
     masks:dict[str,Tensor], # bool, True = kept
 )->pd.DataFrame: # one row per layer, and their total
@@ -158,7 +158,7 @@ def layer_table(
     table.loc['all'] = table.sum()
     return table.assign(sparsity=1 - table.kept / table.total)
 
-# %% ../nbs/05_pruning.ipynb #71634dfc
+# %% ../nbs/05_pruning.ipynb #e73a4290
 def overlap(
     masks_a:dict[str,Tensor], # bool, True = kept
     masks_b:dict[str,Tensor], # of the same architecture

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['starts', 'transfer_mask']
 
-# %% ../nbs/08_transfer.ipynb #d5a81a98
+# %% ../nbs/08_transfer.ipynb #77ab7b5f
 import itertools
 from torch import nn, Tensor
 from .core import SparseLTHError, apply_masks, check_masks
 from .matching import match_activations
 from .symmetry import PermSpec, check_spec, permute
 
-# %% ../nbs/08_transfer.ipynb #d67413f9
+# %% ../nbs/08_transfer.ipynb #b5370e6b
 def starts(
     spec:PermSpec,
     perms:dict[str,Tensor], # pi: brings A into B's order
@@ -33,7 +33,7 @@ def starts(
     pairs = {'lth': (a, masks), 'naive': (b, masks), 'permuted': (b, permute(spec, perms, masks))}
     return {name: (apply_masks(state, m), {n: t.clone() for n, t in m.items()}) for name, (state, m) in pairs.items()}
 
-# %% ../nbs/08_transfer.ipynb #db7083eb
+# %% ../nbs/08_transfer.ipynb #b63e7a05
 def transfer_mask(
     model_a:nn.Module, # trained; the masks are its
     model_b:nn.Module, # trained, from another init

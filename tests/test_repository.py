@@ -1,6 +1,5 @@
 "What is committed belongs together: notebooks, library and README say the same."
 import ast, json, subprocess, sys
-from pathlib import Path
 
 import pytest
 

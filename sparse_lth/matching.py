@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CONSTANT', 'Match', 'match_activations']
 
-# %% ../nbs/07_matching.ipynb #33f7e637
+# %% ../nbs/07_matching.ipynb #1bc48c45
 from dataclasses import dataclass, field
 import torch
 from torch import nn, Tensor
@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from .core import SparseLTHError, mode
 from .symmetry import PermSpec, SpecError, identity_perms, permute
 
-# %% ../nbs/07_matching.ipynb #2163425f
+# %% ../nbs/07_matching.ipynb #bd46026e
 CONSTANT = 1e-10                              # a variance below this share of the mean square is none
 
 class _Moments:
@@ -29,7 +29,7 @@ class _Moments:
         scale = lambda v: torch.where(v > 0, v.rsqrt(), 0.)
         return (self.ba - torch.outer(self.b, self.a) / self.n) * torch.outer(scale(v_b), scale(v_a)), v_b == 0, v_a == 0
 
-# %% ../nbs/07_matching.ipynb #cbff4d07
+# %% ../nbs/07_matching.ipynb #8544edfd
 def _places(spec, model, tap, taps):
     "Per group, where to read it: (module, 'input' or 'output', axis of the units or None, first entry, inner)"
     modules, named, places = dict(model.named_modules()), {**(spec.taps or {}), **(taps or {})}, {}
@@ -62,7 +62,7 @@ def _inputs(spec, modules, group, name, axis):
         if b.group == group: yield path, 'input', -1 if isinstance(m, nn.Linear) else 1, start, b.inner
         start += b.size * b.inner
 
-# %% ../nbs/07_matching.ipynb #e17e24cb
+# %% ../nbs/07_matching.ipynb #6ce79b3c
 def _watch(model, places, sizes):
     "Hook a model so that each forward pass fills a dict: (group, place) -> [(samples, units), ...]"
     seen, hooks, modules = {}, [], dict(model.named_modules())
@@ -81,7 +81,7 @@ def _watch(model, places, sizes):
             hooks.append(m.register_forward_pre_hook(before) if side == 'input' else m.register_forward_hook(after))
     return seen, hooks
 
-# %% ../nbs/07_matching.ipynb #4783c465
+# %% ../nbs/07_matching.ipynb #4d872d07
 def _weight_similarity(spec, group, perms, state_b, state_a):
     "Cosine of the weights of all pairs of units, over the tensors whose other groups are matched already"
     state_a, features = permute(spec, {**identity_perms(spec), **perms}, state_a), {0: [], 1: []}
@@ -95,7 +95,7 @@ def _weight_similarity(spec, group, perms, state_b, state_a):
     f_b, f_a = (torch.nn.functional.normalize(torch.cat(f, 1), dim=1) for f in features.values())
     return f_b @ f_a.T
 
-# %% ../nbs/07_matching.ipynb #29faa6c6
+# %% ../nbs/07_matching.ipynb #0cb7bd7f
 @dataclass
 class Match:
     "Permutations that bring A into B's order, and how well its units then agree"
@@ -107,7 +107,7 @@ class Match:
         rows = [f"| {g} | {len(p)} | {self.score[g]:.3f} |" for g, p in self.perms.items()]
         return '\n'.join(['| group | units | mean matched correlation |', '|---|---|---|', *rows])
 
-# %% ../nbs/07_matching.ipynb #ff30dd60
+# %% ../nbs/07_matching.ipynb #96110b77
 @torch.no_grad()
 def match_activations(
     spec:PermSpec, # of the architecture of both
@@ -137,7 +137,7 @@ def match_activations(
         match.score[g], match.correlations[g] = c.gather(1, match.perms[g][:, None]).mean().item(), c
     return match
 
-# %% ../nbs/07_matching.ipynb #ec899879
+# %% ../nbs/07_matching.ipynb #ae2ab38d
 def _check_pair(spec, model_a, model_b):
     "The states of B and A, if spec and models belong together"
     shapes = [{name: (tuple(t.shape), t.dtype) for name, t in m.state_dict().items()} for m in (model_a, model_b)]
@@ -149,7 +149,7 @@ def _check_pair(spec, model_a, model_b):
     permute(spec, identity_perms(spec), states[0])         # raises where the spec does not fit
     return states
 
-# %% ../nbs/07_matching.ipynb #5b95890f
+# %% ../nbs/07_matching.ipynb #a2de5a3a
 def _gather(places, sizes, model_a, model_b, batches):
     "One pass over the data: {(group, place): moments}"
     moments = {(g, i): _Moments() for g, found in places.items() for i in range(len(found))}

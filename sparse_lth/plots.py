@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['plot_sparsity', 'plot_differences']
 
-# %% ../nbs/13_plots.ipynb #ff5723c4
+# %% ../nbs/13_plots.ipynb #3c00b186
 import numpy as np, pandas as pd
 from .core import LABELS, LINES, SparseLTHError
 from .stats import by_start, describe
 
-# %% ../nbs/13_plots.ipynb #5a674d10
+# %% ../nbs/13_plots.ipynb #7540afda
 def plot_sparsity(
     records:pd.DataFrame, # one row per network: width, sparsity, start, seed, test_accuracy (0..1)
     axes=None, # one Axes per width; None makes a figure
@@ -40,7 +40,7 @@ def _panels(table, axes, **options):
         ax.set_title(f'width {width}')
     return list(zip(axes, widths))
 
-# %% ../nbs/13_plots.ipynb #96d0d0d6
+# %% ../nbs/13_plots.ipynb #17fc946b
 def _band(ax, values, start, **options):
     "Mean and 95 % interval per sparsity"
     t = pd.DataFrame({s: describe(v) for s, v in values.groupby('sparsity')}).T
@@ -54,7 +54,7 @@ def _sparsity_axis(ax, sparsities):
     ax.set_xticks(-np.log(1 - s), [f'{100 * v:g}' for v in s])
     ax.set(xlabel='sparsity, %')
 
-# %% ../nbs/13_plots.ipynb #b2de5518
+# %% ../nbs/13_plots.ipynb #bce6d761
 def plot_differences(
     records:pd.DataFrame, # see `plot_sparsity`
     axes=None, # one Axes per width; None makes a figure with one scale

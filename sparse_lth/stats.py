@@ -6,12 +6,12 @@
 __all__ = ['by_start', 'describe', 'sign_flip_test', 'holm', 'family_tests', 'share_recovered', 'study_table', 'readable',
            'markdown', 'conclusion']
 
-# %% ../nbs/12_stats.ipynb #bfbb8ee6
+# %% ../nbs/12_stats.ipynb #cb9c4a80
 import numpy as np, pandas as pd
 from scipy import stats
 from .core import SparseLTHError
 
-# %% ../nbs/12_stats.ipynb #087ac54f
+# %% ../nbs/12_stats.ipynb #4c516896
 def by_start(
     records:pd.DataFrame, # one row per network: width, sparsity, start, seed, test_accuracy (0..1)
 )->pd.DataFrame: # index (width, sparsity, seed), one column per start, accuracy in points
@@ -28,7 +28,7 @@ def by_start(
     if table.empty: raise SparseLTHError("No seed has all of lth, permuted and naive yet: finish the study first.")
     return table
 
-# %% ../nbs/12_stats.ipynb #422fd525
+# %% ../nbs/12_stats.ipynb #645f276b
 def describe(
     values, # one number per seed
 )->dict: # mean, sd, n, low, high: the 95 % interval of the mean
@@ -38,7 +38,7 @@ def describe(
     half = stats.t.ppf(.975, n - 1) * sd / np.sqrt(n) if n > 1 else np.nan
     return dict(mean=float(mean), sd=float(sd), n=n, low=float(mean - half), high=float(mean + half))
 
-# %% ../nbs/12_stats.ipynb #54a48902
+# %% ../nbs/12_stats.ipynb #9aaf8c46
 def sign_flip_test(
     differences, # one per seed
 )->float: # two-sided p over all 2^n sign patterns
@@ -51,7 +51,7 @@ def sign_flip_test(
     test = stats.permutation_test((d,), mean, permutation_type='samples', n_resamples=np.inf, batch=2**14)
     return float(test.pvalue)
 
-# %% ../nbs/12_stats.ipynb #c1e95652
+# %% ../nbs/12_stats.ipynb #cd657362
 def holm(
     p, # the p values of one family of tests
 )->np.ndarray: # adjusted, in the same order
@@ -61,7 +61,7 @@ def holm(
     adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
     return adjusted[order.argsort()]
 
-# %% ../nbs/12_stats.ipynb #7c13190d
+# %% ../nbs/12_stats.ipynb #bc345254
 def family_tests(
     records:pd.DataFrame, # see `by_start`
 )->pd.DataFrame: # per sparsity: mean, sd, n, low, high, positive, p, p_holm; in points
@@ -74,7 +74,7 @@ def family_tests(
     tests = pd.DataFrame(rows).T.rename_axis('sparsity').astype({'n': int, 'positive': int})
     return tests.assign(p_holm=holm(tests.p))
 
-# %% ../nbs/12_stats.ipynb #e8d7fc8d
+# %% ../nbs/12_stats.ipynb #79b99055
 def _check_complete(table):
     "Raise unless every width and sparsity has the same seeds: the family must not shrink to what happens to be there"
     levels = [table.index.unique(k) for k in ('width', 'sparsity', 'seed')]
@@ -84,7 +84,7 @@ def _check_complete(table):
         raise SparseLTHError(f"{len(missing)} of {len(table) + len(missing)} triples are missing, the first at width {w}, sparsity {s}, seed {seed}: "
                              "finish the study first, or leave its seed or width out everywhere.")
 
-# %% ../nbs/12_stats.ipynb #c7517a71
+# %% ../nbs/12_stats.ipynb #86c8613c
 def share_recovered(
     table:pd.DataFrame, # `by_start` or a part of it, such as one width
     *,
@@ -98,10 +98,10 @@ def share_recovered(
     picks = np.random.default_rng(seed).integers(len(gap), size=(resamples, len(gap)))
     gaps = gap[picks].sum(1)
     shares = np.where(gaps > 0, gain[picks].sum(1) / np.where(gaps > 0, gaps, 1), np.nan)
-    low, high = np.nanquantile(shares, [.025, .975]) if len(gap) > 1 and (gaps > 0).mean() >= .95 else (np.nan, np.nan)
+    low, high = np.nanquantile(shares, [.025, .975]) if len(gap) >= 6 and (gaps > 0).mean() >= .95 else (np.nan, np.nan)
     return dict(share=float(gain.sum() / gap.sum()), low=float(low), high=float(high))
 
-# %% ../nbs/12_stats.ipynb #0883bb58
+# %% ../nbs/12_stats.ipynb #7adc723c
 def study_table(
     records:pd.DataFrame, # see `by_start`
 )->pd.DataFrame: # index (width, sparsity); mean and sd per start, paired difference with interval, in points; share
@@ -114,7 +114,7 @@ def study_table(
             positive=int((t.permuted > t.naive).sum()), share=share_recovered(t, resamples=1)['share'])
     return pd.DataFrame(rows).T.rename_axis(['width', 'sparsity']).astype({'positive': int, 'n': int})
 
-# %% ../nbs/12_stats.ipynb #00fe812e
+# %% ../nbs/12_stats.ipynb #7754c72e
 def readable(
     table:pd.DataFrame, # from `study_table`
 )->pd.DataFrame: # text
@@ -135,7 +135,7 @@ def markdown(table:pd.DataFrame)->str:
     line = lambda cells: '| ' + ' | '.join(map(str, cells)) + ' |'
     return '\n'.join([line(table.columns), line(['---'] * table.shape[1]), *(line(row) for row in table.to_numpy())])
 
-# %% ../nbs/12_stats.ipynb #d0e8cdaf
+# %% ../nbs/12_stats.ipynb #a8b8d798
 def conclusion(
     records:pd.DataFrame, # see `by_start`
     level:float=.05, # chance of one false claim in the family

@@ -6,7 +6,7 @@
 __all__ = ['Part', 'Work', 'FORMAT', 'STAGES', 'Study', 'plan', 'open_store', 'run', 'results', 'report', 'draw', 'publish',
            'main']
 
-# %% ../nbs/14_study.ipynb #5419d027
+# %% ../nbs/14_study.ipynb #24288ccd
 import argparse, functools, hashlib, importlib.metadata, io, json, platform, shutil, subprocess, sys, time
 from collections import namedtuple
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +25,7 @@ from .symmetry import mlp_spec
 from .training import TrainConfig, evaluate, fit_many
 from .transfer import starts
 
-# %% ../nbs/14_study.ipynb #eb7b6c6b
+# %% ../nbs/14_study.ipynb #255bbf12
 @dataclass(frozen=True)
 class Study:
     "What to run; the defaults are the default study"
@@ -57,7 +57,7 @@ def _whole(values, low):
     different = isinstance(values, tuple) and len(values) == len(set(values)) > 0
     return different and all(isinstance(v, int) and v >= low for v in values)
 
-# %% ../nbs/14_study.ipynb #5b1af553
+# %% ../nbs/14_study.ipynb #4c38ee1a
 Part = namedtuple('Part', 'name stage width sparsity net_epochs')
 
 def plan(study:Study)->list[Part]:
@@ -72,7 +72,7 @@ def plan(study:Study)->list[Part]:
                   for s in sorted(study.sparsities)]
     return parts
 
-# %% ../nbs/14_study.ipynb #9c195b8a
+# %% ../nbs/14_study.ipynb #d5516fd2
 Work = namedtuple('Work', 'study part done device progress')               # done: {stage: its nested tree}
 
 def _model(w): return MLP(64, w.part.width, w.part.width, 10).to(w.device)
@@ -102,7 +102,7 @@ def _sound(runs):
         if run.error: raise SparseLTHError(f"A network failed. {run.error}")
     return runs
 
-# %% ../nbs/14_study.ipynb #b1bac13e
+# %% ../nbs/14_study.ipynb #115c8a95
 def _imp(w):
     "A's tickets: {seed: {sparsity: {'masks': ..., 'state': ...}}}"
     model, study, data = _model(w), w.study, _splits(w)
@@ -121,7 +121,7 @@ def _match(w):
         tree[s] = match_activations(mlp_spec(a), a, b, Batches(d, 500)).perms
     return tree, []
 
-# %% ../nbs/14_study.ipynb #e0930df7
+# %% ../nbs/14_study.ipynb #13dab41c
 def _train(w):
     "Sparse training from the three starts: {seed: {start: state}}"
     model, study, k = _model(w), w.study, w.study.rewind
@@ -139,7 +139,7 @@ def _train(w):
     return tree, [_record(w, model, d, run.state, n, 'A' if n == 'lth' else 'B', s, 'sparse', config.epochs, m, w.part.sparsity)
                   for s, d, n, m, run in zip(seeds, data, names, masks, runs)]
 
-# %% ../nbs/14_study.ipynb #e874d7b9
+# %% ../nbs/14_study.ipynb #aa8d3f99
 FORMAT = 1                                    # raised whenever the same settings come to mean another network
 
 def _hash(config)->str:
@@ -169,7 +169,7 @@ def _provenance(device, seconds, nets):
                 versions={'sparse_lth': __version__, 'python': platform.python_version()} | versions, commit=commit,
                 time=datetime.now(timezone.utc).isoformat(timespec='seconds'))
 
-# %% ../nbs/14_study.ipynb #632f67cf
+# %% ../nbs/14_study.ipynb #443fa398
 def open_store(
     study:Study,
     store:str|Path, # a folder, made if need be
@@ -191,7 +191,7 @@ def open_store(
                              "folder with --store, or run with its settings.")
     return store
 
-# %% ../nbs/14_study.ipynb #501141e6
+# %% ../nbs/14_study.ipynb #163dcb56
 def _flat(tree, prefix=''):
     "Nested dictionaries as one, with paths for keys"
     inner = lambda k, v: _flat(v, f'{prefix}{k}/') if isinstance(v, dict) else {f'{prefix}{k}': v}
@@ -219,7 +219,7 @@ def _kept(store, study, part, device='cpu'):
     records = json.loads(bytes(flat.pop('records').tolist()))
     return _nested({p: t.to(device) for p, t in flat.items()}), records
 
-# %% ../nbs/14_study.ipynb #314313a2
+# %% ../nbs/14_study.ipynb #df54f271
 STAGES = {'dense': _dense, 'imp': _imp, 'match': _match, 'train': _train}
 
 def run(
@@ -243,7 +243,7 @@ def run(
         if made: write_whole(store/'records.jsonl', ''.join(json.dumps(r) + '\n' for r in records))
     return pd.DataFrame(records)
 
-# %% ../nbs/14_study.ipynb #ea4f9a0c
+# %% ../nbs/14_study.ipynb #0b7f4acc
 def results(
     path:str|Path, # a store, or a .jsonl file of records
 )->pd.DataFrame: # one row per trained network
@@ -256,7 +256,7 @@ def results(
         raise SparseLTHError(f"'{path}' holds a line that is no record ({e}): run the study again, which "
                              "rewrites it.") from e
 
-# %% ../nbs/14_study.ipynb #98bad2b9
+# %% ../nbs/14_study.ipynb #814c2277
 def report(frame:pd.DataFrame)->str:
     "Table and conclusion of a study as text"
     table = readable(study_table(frame)).to_string(index=False)
@@ -277,7 +277,7 @@ def draw(frame:pd.DataFrame, folder:str|Path, name:str):
             figure.savefig(image := io.BytesIO(), format=kind, metadata=metadata)
             write_whole(Path(folder)/f'{name}.{kind}', image.getvalue())
 
-# %% ../nbs/14_study.ipynb #399777ef
+# %% ../nbs/14_study.ipynb #c876569d
 def publish(
     store:str|Path, # of a finished study
     to:str|Path='results', # where README and notebooks read
@@ -301,7 +301,7 @@ def publish(
     write_whole(Path(to)/f'{name}.jsonl', (store/'records.jsonl').read_bytes())
     return [Path(to)/f'{name}.{kind}' for kind in ('jsonl', 'png', 'svg')]
 
-# %% ../nbs/14_study.ipynb #5388e6ce
+# %% ../nbs/14_study.ipynb #170d79fd
 def _parser():
     p = argparse.ArgumentParser('sparse-lth', description='Lottery-ticket masks for new initializations: run the default study, publish it.')
     p.add_argument('--version', action='version', version=f'%(prog)s {__version__}')
@@ -330,7 +330,7 @@ def _publish_options(p):
     add('--to', type=Path, default=Path('results'), metavar='DIR', help='where to put them (default: results)')
     add('--name', help='of the files (default: digits, for the default study only)')
 
-# %% ../nbs/14_study.ipynb #20761054
+# %% ../nbs/14_study.ipynb #7858e89c
 def _console_study(a):
     "The study and the device that the arguments ask for"
     if not 1 <= a.seeds <= 20:
@@ -348,7 +348,7 @@ def _cost(width):
     "How long a network of this width takes for an epoch, roughly and in units of its own, for the time left"
     return 3000 + width**2
 
-# %% ../nbs/14_study.ipynb #93be87a5
+# %% ../nbs/14_study.ipynb #295b22c5
 def _reproduce(a):
     "Run, print, draw"
     from tqdm import tqdm
@@ -364,7 +364,7 @@ def _reproduce(a):
     draw(frame, store, study.dataset)
     print(f"\n{report(frame)}\n\nRecords: {store/'records.jsonl'}\nFigure: {store/study.dataset}.png, .svg")
 
-# %% ../nbs/14_study.ipynb #791b6962
+# %% ../nbs/14_study.ipynb #c393e11d
 def main(argv=None)->int:
     "The console script `sparse-lth`"
     a = _parser().parse_args(argv)

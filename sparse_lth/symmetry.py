@@ -6,7 +6,7 @@
 __all__ = ['Block', 'SpecError', 'PermSpec', 'mlp_spec', 'identity_perms', 'random_perms', 'permute', 'check_perms', 'invert',
            'compose', 'check_spec']
 
-# %% ../nbs/06_symmetry.ipynb #afb8cef7
+# %% ../nbs/06_symmetry.ipynb #402245fa
 import copy
 from collections import namedtuple
 import torch
@@ -14,14 +14,14 @@ from torch import nn, Tensor
 from torch.func import functional_call
 from .core import SparseLTHError, check_seed, mode
 
-# %% ../nbs/06_symmetry.ipynb #b1f4c16f
+# %% ../nbs/06_symmetry.ipynb #8ef0465f
 class SpecError(SparseLTHError):
     "A spec or permutation that does not fit"
 
 Block = namedtuple('Block', 'group size inner', defaults=(1,))
 Block.__doc__ = "`size` units of a group along an axis, each with `inner` entries; group None for entries that stay"
 
-# %% ../nbs/06_symmetry.ipynb #213f16f0
+# %% ../nbs/06_symmetry.ipynb #816a58da
 class PermSpec:
     "Which axes of which tensors are numbered by which group of units"
     def __init__(self,
@@ -48,7 +48,7 @@ class PermSpec:
         return '\n'.join(['| group | units | acts on |', '|---|---|---|', *rows, *([f'| (none) | | {fixed} |'] if fixed else [])])
     def __repr__(self): return f'PermSpec of {len(self.groups)} groups: {self.sizes}'
 
-# %% ../nbs/06_symmetry.ipynb #66c175db
+# %% ../nbs/06_symmetry.ipynb #1942ce67
 def mlp_spec(
     model:nn.Module, # a chain of linear layers with pointwise functions between; `check_spec` proves that it is one
 )->PermSpec: # one group per hidden layer, named after its linear layer
@@ -68,7 +68,7 @@ def mlp_spec(
                         "between: write a PermSpec for this model.")
     return PermSpec(axes)
 
-# %% ../nbs/06_symmetry.ipynb #5a362496
+# %% ../nbs/06_symmetry.ipynb #38ab3220
 def identity_perms(spec:PermSpec)->dict[str,Tensor]:
     "The permutations that change nothing"
     return {g: torch.arange(n) for g, n in spec.sizes.items()}
@@ -82,7 +82,7 @@ def random_perms(
     generator = torch.Generator().manual_seed(seed)
     return {g: torch.randperm(n, generator=generator) for g, n in spec.sizes.items()}
 
-# %% ../nbs/06_symmetry.ipynb #88cb8933
+# %% ../nbs/06_symmetry.ipynb #732a34ce
 def permute(
     spec:PermSpec,
     perms:dict[str,Tensor], # one per group, `new[i] = old[perm[i]]`
@@ -105,7 +105,7 @@ def _permute_tensor(spec, perms, name, t):
         if row is not None: t = t.index_select(axis, _axis_index(row, perms).to(t.device))
     return t.clone() if not any(blocks) else t
 
-# %% ../nbs/06_symmetry.ipynb #81eec3c7
+# %% ../nbs/06_symmetry.ipynb #00ac08b3
 def _axis_index(row, perms):
     "Where each entry of an axis comes from"
     parts, start = [], 0
@@ -128,7 +128,7 @@ def check_perms(spec:PermSpec, perms:dict[str,Tensor]):
             raise SpecError(f"perms['{g}'] is no permutation: expected an int64 vector holding each of "
                             f"0..{spec.sizes[g] - 1} once.")
 
-# %% ../nbs/06_symmetry.ipynb #6533fe30
+# %% ../nbs/06_symmetry.ipynb #d75b1af0
 def invert(
     perms:dict[str,Tensor], # one per group
 )->dict[str,Tensor]:
@@ -144,7 +144,7 @@ def compose(
         raise SpecError(f"p is for groups {sorted(p)} and q for {sorted(q)}: take both from one spec.")
     return {g: q[g][p[g]] for g in p}
 
-# %% ../nbs/06_symmetry.ipynb #8123a1f3
+# %% ../nbs/06_symmetry.ipynb #f3288585
 @torch.no_grad()
 def check_spec(
     spec:PermSpec,
@@ -169,7 +169,7 @@ def check_spec(
     raise SpecError(f"Group '{g}' acts on '{name}' to no effect: leaving it out changes no output; drop it from the "
                     "group, or use an example that reaches it.")
 
-# %% ../nbs/06_symmetry.ipynb #08612161
+# %% ../nbs/06_symmetry.ipynb #866428b5
 def _idle(spec, forward, state, idle, tolerance):
     "Those of the pairs (group, tensor) that this state shows no effect of; raises where a group is no symmetry"
     outputs, still = forward(state), set()
@@ -187,7 +187,7 @@ def _idle(spec, forward, state, idle, tolerance):
             still |= {(g, name) for group, name in idle if group == g and left_out(name) <= tolerance}
     return still
 
-# %% ../nbs/06_symmetry.ipynb #0c60ceb0
+# %% ../nbs/06_symmetry.ipynb #7787dbfc
 def _randomised(model, seed):
     "Random values for every parameter and buffer, positive where a variance is expected"
     g, state = torch.Generator().manual_seed(seed), {}

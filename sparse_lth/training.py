@@ -6,7 +6,7 @@
 __all__ = ['ELEMENTWISE', 'POINTWISE', 'Masked', 'keep_masked', 'TrainConfig', 'Run', 'Diverged', 'fit', 'evaluate', 'checkpoint',
            'stacked_forward', 'stack_size', 'fit_many']
 
-# %% ../nbs/04_training.ipynb #3d1961ed
+# %% ../nbs/04_training.ipynb #9bafb5df
 import copy, math, operator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from torch.func import functional_call
 from .core import SparseLTHError, check_masks, check_state, checksum, derived_seed, mode, seeded
 from .data import Batches, Data
 
-# %% ../nbs/04_training.ipynb #35ad8b84
+# %% ../nbs/04_training.ipynb #3304789d
 ELEMENTWISE = {getattr(torch.optim, name) for name in (
     'SGD', 'Adam', 'AdamW', 'NAdam', 'RAdam', 'Adamax', 'RMSprop', 'Adagrad', 'Adadelta', 'Rprop')}
 
@@ -30,7 +30,7 @@ class Masked:
     def __enter__(self): return self
     def __exit__(self, *_): self.remove()
 
-# %% ../nbs/04_training.ipynb #dc43b9da
+# %% ../nbs/04_training.ipynb #411f8509
 def keep_masked(
     optimizer:torch.optim.Optimizer, # one of `ELEMENTWISE`, holding the masked weights
     model:nn.Module, # masked in place, now; load weights before, not after
@@ -47,7 +47,7 @@ def keep_masked(
     hooks = [w.register_hook(m.mul) for w, m in pairs if w.requires_grad]
     return Masked([*hooks, optimizer.register_step_post_hook(mask_weights)])
 
-# %% ../nbs/04_training.ipynb #295af343
+# %% ../nbs/04_training.ipynb #f8a26c46
 def _check_maskable(optimizer, weights, masks):
     "Raise unless the masks fit and the optimizer updates each weight by itself"
     if type(optimizer) not in ELEMENTWISE:
@@ -64,7 +64,7 @@ def _check_maskable(optimizer, weights, masks):
             raise SparseLTHError(f"The optimizer does not hold '{name}': build it from the parameters of the model "
                                  "that is masked.")
 
-# %% ../nbs/04_training.ipynb #fa456a52
+# %% ../nbs/04_training.ipynb #af4c961c
 @dataclass(frozen=True)
 class TrainConfig:
     "How to train: SGD along a cosine to zero"
@@ -89,7 +89,7 @@ class TrainConfig:
         "The learning rate of step `step` of `steps`"
         return self.lr / 2 * (1 + math.cos(math.pi * step / steps))
 
-# %% ../nbs/04_training.ipynb #c1cea3d5
+# %% ../nbs/04_training.ipynb #661195b0
 @dataclass
 class Run:
     "What a training leaves behind"
@@ -102,7 +102,7 @@ class Diverged(SparseLTHError):
     "The loss is not a number any more; `run` holds what there was until then"
     run = None
 
-# %% ../nbs/04_training.ipynb #2455a77b
+# %% ../nbs/04_training.ipynb #c3ecdaf3
 def _copy_state(model): return {k: v.detach().clone() for k, v in model.state_dict().items()}
 
 def _parameter(model, data):
@@ -117,7 +117,7 @@ def _parameter(model, data):
                              "`.to()`.")
     return p
 
-# %% ../nbs/04_training.ipynb #53abc4de
+# %% ../nbs/04_training.ipynb #870b0a50
 @torch.no_grad()
 def _check_fits(model, data):
     "Raise unless the model makes one output per class of such images"
@@ -133,7 +133,7 @@ def _check_fits(model, data):
                              "change its last layer.")
     return p
 
-# %% ../nbs/04_training.ipynb #0cb87e3e
+# %% ../nbs/04_training.ipynb #9909d0ed
 def _epochs(snapshots, config):
     "The snapshots as a set of epochs; raises unless all of them will be passed"
     if not hasattr(snapshots, '__iter__'):
@@ -153,7 +153,7 @@ def _note_epoch(run, config, epoch, loss, steps):
     error.run = run
     raise error
 
-# %% ../nbs/04_training.ipynb #50c31dd0
+# %% ../nbs/04_training.ipynb #51740061
 def fit(
     model:nn.Module, # trained in place; the run starts from the weights it has
     data:Data, # on the model's device
@@ -179,7 +179,7 @@ def fit(
     context.run.state = context.run.traj.setdefault(config.epochs, _copy_state(model))
     return context.run
 
-# %% ../nbs/04_training.ipynb #3dbb1c40
+# %% ../nbs/04_training.ipynb #5c33bbcc
 def _begin(model, data, config, masks, snapshots, seed, resume):
     "The context that hooks are called with, at the start or at a checkpoint"
     dtype = _check_fits(model, data).dtype
@@ -216,7 +216,7 @@ def _one_epoch(c, step_hooks):
     c.epoch += 1
     return float(total) / steps
 
-# %% ../nbs/04_training.ipynb #310505eb
+# %% ../nbs/04_training.ipynb #953838fe
 @torch.no_grad()
 def evaluate(
     model:nn.Module, # judged in eval mode and left as it was
@@ -237,7 +237,7 @@ def evaluate(
             n += len(y)
     return float(loss) / n, float(right) / n
 
-# %% ../nbs/04_training.ipynb #409e429f
+# %% ../nbs/04_training.ipynb #e90cb635
 def checkpoint(
     context, # what a hook is called with
 )->dict: # for `fit(resume=...)`
@@ -261,7 +261,7 @@ def _go_back_to(saved, c):
     c.model.load_state_dict(saved['state'])
     c.optimizer.load_state_dict(saved['optimizer'])
 
-# %% ../nbs/04_training.ipynb #65048f35
+# %% ../nbs/04_training.ipynb #d5f7ba58
 POINTWISE = {
     F.relu, torch.relu, F.gelu, F.silu, torch.tanh, torch.sigmoid, F.leaky_relu, F.elu, 'relu', 'tanh', 'sigmoid',
     nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.LeakyReLU, nn.ELU, nn.Softplus, nn.Identity,
@@ -286,7 +286,7 @@ def _stacked_linear(params, name, x):
     y = torch.bmm(rows, w) if b is None else torch.baddbmm(b[:, None], rows, w)
     return y.unflatten(1, x.shape[1:-1])
 
-# %% ../nbs/04_training.ipynb #74a4b577
+# %% ../nbs/04_training.ipynb #b15e1de2
 def stacked_forward(
     model:nn.Module, # gives the architecture
 )->callable: # ({name: (N, ...)}, (N, batch, ...)) -> (N, batch, classes), or None
@@ -305,7 +305,7 @@ def stacked_forward(
         return values[nodes[-1]]
     return forward
 
-# %% ../nbs/04_training.ipynb #8e122155
+# %% ../nbs/04_training.ipynb #c915f7a0
 class _StackedImages:
     "The standardized training images of several datasets, read by one index per network"
     def __init__(self, data, dtype):
@@ -315,7 +315,7 @@ class _StackedImages:
         self.which = torch.tensor([list(unique).index(id(d)) for d in data], device=self.x.device)[:, None]
     def __getitem__(self, index): return self.x[self.which, index], self.y[self.which, index]
 
-# %% ../nbs/04_training.ipynb #3cfdadaf
+# %% ../nbs/04_training.ipynb #7cdf6840
 def _stacked_masks(stack, masks):
     "Mask the stack; pairs (weights, masks as numbers) for after each step. A network without a mask keeps all"
     names = {name: None for m in masks for name in m or ()}
@@ -340,7 +340,7 @@ def _stacked_epoch(forward, stack, optimizer, masked, config, batches, images, e
         total = total + losses.detach()
     return (total / steps).tolist() if steps else []
 
-# %% ../nbs/04_training.ipynb #bbf7600c
+# %% ../nbs/04_training.ipynb #adc252f3
 def _fit_stack(forward, states, data, config, masks, seeds, snapshots, progress):
     "Train one stack of networks"
     stack = {name: torch.stack([s[name] for s in states]).detach().requires_grad_() for name in states[0]}
@@ -367,7 +367,7 @@ def _note_in_stack(run, config, epoch, loss, steps):
     try: _note_epoch(run, config, epoch, loss, steps)
     except Diverged as e: run.error = str(e)
 
-# %% ../nbs/04_training.ipynb #a4658fd4
+# %% ../nbs/04_training.ipynb #a5929048
 def stack_size(state:dict[str,Tensor])->int:
     "How many networks to train as one stack, from the number of their weights"
     return max(8, min(40, 250_000 // sum(w.numel() for w in state.values())))
@@ -378,7 +378,7 @@ def _aligned(state, batch_size):
     sizes = [w.numel() for w in layers] + [batch_size * n for w in layers for n in w.shape]
     return all(n * layers[0].element_size() % 16 == 0 for n in sizes) and min(n for w in layers for n in w.shape) > 1
 
-# %% ../nbs/04_training.ipynb #8a3d1e74
+# %% ../nbs/04_training.ipynb #a93fda7c
 def fit_many(
     model:nn.Module, # gives the architecture; its own weights are neither used nor changed
     states:list[dict], # one start per network
@@ -409,7 +409,7 @@ def fit_many(
         runs += _fit_stack(forward, s, d, config, m, r, snapshots, progress)
     return runs
 
-# %% ../nbs/04_training.ipynb #5361544e
+# %% ../nbs/04_training.ipynb #a58f0f19
 def _fit_one(model, state, data, masks, seed, config, snapshots, progress):
     "The plain way: `fit` on a copy of the model"
     model = copy.deepcopy(model)

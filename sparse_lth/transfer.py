@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['starts', 'transfer_mask']
 
-# %% ../nbs/08_transfer.ipynb #77ab7b5f
+# %% ../nbs/08_transfer.ipynb #432fa87c
 import itertools
 from torch import nn, Tensor
 from .core import SparseLTHError, apply_masks, check_masks
 from .matching import match_activations
 from .symmetry import PermSpec, check_spec, permute
 
-# %% ../nbs/08_transfer.ipynb #b5370e6b
+# %% ../nbs/08_transfer.ipynb #fee3589f
 def starts(
     spec:PermSpec,
     perms:dict[str,Tensor], # pi: brings A into B's order
@@ -33,15 +33,15 @@ def starts(
     pairs = {'lth': (a, masks), 'naive': (b, masks), 'permuted': (b, permute(spec, perms, masks))}
     return {name: (apply_masks(state, m), {n: t.clone() for n, t in m.items()}) for name, (state, m) in pairs.items()}
 
-# %% ../nbs/08_transfer.ipynb #b63e7a05
+# %% ../nbs/08_transfer.ipynb #c99c56fa
 def transfer_mask(
     model_a:nn.Module, # trained; the masks are its
     model_b:nn.Module, # trained, from another init
     masks:dict[str,Tensor], # of A: bool, True = kept
     batches, # an iterable of input batches, or of tuples that begin with one
-    spec:PermSpec=None, # the architecture's symmetry, such as `mlp_spec(model_a)`
+    spec:PermSpec=None, # needed: the architecture's symmetry, such as `mlp_spec(model_a)`
 )->dict[str,Tensor]: # masks for B
-    "Bring a mask of A into the order of B, after proving the spec on the first batch"
+    "Bring a mask of A into the order of B, after checking the spec on the first batch"
     if not isinstance(spec, PermSpec):
         raise SparseLTHError(f"spec is {type(spec).__name__}, expected the PermSpec of the architecture: pass spec=mlp_spec(model) "
                              "for a chain of linear layers, or write a PermSpec.")

@@ -7,21 +7,21 @@ __all__ = ['ROLES', 'LINES', 'LABELS', 'STYLE', 'SparseLTHError', 'check_seed', 
            'check_state', 'apply_masks', 'layer_weights', 'sparsity', 'mode', 'write_whole', 'checksum', 'save', 'load',
            'use_style']
 
-# %% ../nbs/00_core.ipynb #6a07380c
+# %% ../nbs/00_core.ipynb #4483c5a7
 import hashlib, os
 from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
-import numpy as np, torch
+import matplotlib, numpy as np, torch
 from torch import nn, Tensor
 from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 
-# %% ../nbs/00_core.ipynb #6901dfe1
+# %% ../nbs/00_core.ipynb #b69eb258
 class SparseLTHError(Exception):
     "What a user can mend, in one sentence: what is wrong, what was expected, what to do"
 
-# %% ../nbs/00_core.ipynb #d65a59b5
+# %% ../nbs/00_core.ipynb #c9cd0176
 ROLES = ('split', 'init_a', 'init_b', 'order_a', 'order_b', 'imp', 'sparse',    # of a study's seed
          'epoch', 'augment', 'layers', 'round')                                 # of the seed of a run
 
@@ -41,7 +41,7 @@ def derived_seed(
     words = [s, *(ROLES.index(p) if isinstance(p, str) else p for p in path)]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
 
-# %% ../nbs/00_core.ipynb #aa9c09bf
+# %% ../nbs/00_core.ipynb #4df09f22
 @contextmanager
 def seeded(
     seed:int,
@@ -59,7 +59,7 @@ def seeded(
     finally:
         for g, state in zip(generators, states): g.set_state(state)
 
-# %% ../nbs/00_core.ipynb #488aa451
+# %% ../nbs/00_core.ipynb #4b55daa9
 def check_masks(
     state:dict[str,Tensor], # the tensors to be masked
     masks:dict[str,Tensor], # bool, keyed and shaped like the state's weights
@@ -102,7 +102,7 @@ def _few(names, n=4):
     names = list(names)
     return ', '.join(map(str, names[:n])) + (', ...' if len(names) > n else '')
 
-# %% ../nbs/00_core.ipynb #b4f8d665
+# %% ../nbs/00_core.ipynb #67844821
 def apply_masks(
     state:dict[str,Tensor], # a state_dict
     masks:dict[str,Tensor], # bool, True = kept
@@ -111,13 +111,13 @@ def apply_masks(
     check_masks(state, masks)
     return {name: w.masked_fill(~masks[name], 0) if name in masks else w.clone() for name, w in state.items()}
 
-# %% ../nbs/00_core.ipynb #5f4f43cc
+# %% ../nbs/00_core.ipynb #2605f19c
 def layer_weights(model:nn.Module)->dict[str,Tensor]:
     "The weights of all convolutional and linear layers, by name"
     layers = (nn.Linear, nn.modules.conv._ConvNd)
     return {f'{name}.weight' if name else 'weight': m.weight for name, m in model.named_modules() if isinstance(m, layers)}
 
-# %% ../nbs/00_core.ipynb #ce10c6da
+# %% ../nbs/00_core.ipynb #e07e0bf6
 def sparsity(
     masks:dict[str,Tensor], # bool, True = kept
     model:nn.Module=None, # count over all conv and linear weights of this model
@@ -131,7 +131,7 @@ def sparsity(
         raise SparseLTHError("There are no masks, so there is no sparsity: make some with `magnitude_masks`.")
     return pruned / total
 
-# %% ../nbs/00_core.ipynb #244be9c5
+# %% ../nbs/00_core.ipynb #f0d76dac
 @contextmanager
 def mode(
     model:nn.Module, # its flags are restored at the end
@@ -144,7 +144,7 @@ def mode(
     finally:
         for m, training in before: m.training = training
 
-# %% ../nbs/00_core.ipynb #12dfa6fd
+# %% ../nbs/00_core.ipynb #0dfb7860
 def write_whole(
     path:str|Path, # its folder is made if need be
     content:bytes|str, # everything that the file shall hold
@@ -165,7 +165,7 @@ def write_whole(
     finally:
         if part.parent.is_dir(): part.unlink(missing_ok=True)
 
-# %% ../nbs/00_core.ipynb #eab69191
+# %% ../nbs/00_core.ipynb #0f846f5a
 def checksum(tree:dict[str,Tensor])->str:
     "SHA-256 over names, types, shapes and bytes, in the order of the names"
     h = hashlib.sha256()
@@ -175,7 +175,7 @@ def checksum(tree:dict[str,Tensor])->str:
         h.update(t.flatten().view(torch.uint8).numpy().tobytes() if t.numel() else b'')
     return h.hexdigest()
 
-# %% ../nbs/00_core.ipynb #a30b8423
+# %% ../nbs/00_core.ipynb #7e427fb9
 def save(
     path:str|Path, # usually ends in .safetensors
     tree:dict[str,Tensor], # a state, masks or perms
@@ -185,7 +185,7 @@ def save(
     tree = {name: t.detach().cpu().contiguous().clone() for name, t in tree.items()}
     write_whole(path, to_safetensors(tree, {**(about or {}), 'checksum': checksum(tree)}))
 
-# %% ../nbs/00_core.ipynb #faa4575f
+# %% ../nbs/00_core.ipynb #3194591e
 def load(
     path:str|Path, # a file written by `save`
     about:dict[str,str]=None, # facts that must stand in the file as given
@@ -207,7 +207,7 @@ def load(
                                  "choose another file or folder.")
     return tree
 
-# %% ../nbs/00_core.ipynb #c6b81725
+# %% ../nbs/00_core.ipynb #ac376ddf
 LINES = {
     'dense':    dict(color='#777777', marker='',  linestyle=(0, (1, 1.5))),
     'lth':      dict(color='#14532d', marker='o', linestyle='-'),
@@ -224,5 +224,4 @@ STYLE = {
 
 def use_style():
     "Use the project's plot style for all figures that follow"
-    import matplotlib.pyplot as plt
-    plt.rcParams.update(STYLE)
+    matplotlib.rcParams.update(STYLE)

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['plot_sparsity', 'plot_differences']
 
-# %% ../nbs/13_plots.ipynb #3c00b186
-import numpy as np, pandas as pd
+# %% ../nbs/13_plots.ipynb #c0f4b4f7
+import matplotlib.pyplot as plt, numpy as np, pandas as pd
 from .core import LABELS, LINES, SparseLTHError
 from .stats import by_start, describe
 
-# %% ../nbs/13_plots.ipynb #7540afda
+# %% ../nbs/13_plots.ipynb #81d81073
 def plot_sparsity(
     records:pd.DataFrame, # one row per network: width, sparsity, start, seed, test_accuracy (0..1)
     axes=None, # one Axes per width; None makes a figure
@@ -30,7 +30,6 @@ def _panels(table, axes, **options):
     "Pairs (Axes, width), with title and sparsity axis"
     widths = sorted(table.index.unique('width'))
     if axes is None:
-        import matplotlib.pyplot as plt
         axes = plt.subplots(1, len(widths), figsize=(1 + 2.9 * len(widths), 3.2), squeeze=False, **options)[1][0]
     if len(axes) != len(widths):
         raise SparseLTHError(f"There are {len(axes)} axes for widths {widths}, expected one per width: pass "
@@ -40,7 +39,7 @@ def _panels(table, axes, **options):
         ax.set_title(f'width {width}')
     return list(zip(axes, widths))
 
-# %% ../nbs/13_plots.ipynb #17fc946b
+# %% ../nbs/13_plots.ipynb #8c5706e5
 def _band(ax, values, start, **options):
     "Mean and 95 % interval per sparsity"
     t = pd.DataFrame({s: describe(v) for s, v in values.groupby('sparsity')}).T
@@ -54,7 +53,7 @@ def _sparsity_axis(ax, sparsities):
     ax.set_xticks(-np.log(1 - s), [f'{100 * v:g}' for v in s])
     ax.set(xlabel='sparsity, %')
 
-# %% ../nbs/13_plots.ipynb #bce6d761
+# %% ../nbs/13_plots.ipynb #3d91ed58
 def plot_differences(
     records:pd.DataFrame, # see `plot_sparsity`
     axes=None, # one Axes per width; None makes a figure with one scale

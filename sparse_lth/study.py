@@ -6,13 +6,16 @@
 __all__ = ['Part', 'Work', 'FORMAT', 'STAGES', 'Study', 'plan', 'open_store', 'run', 'results', 'report', 'draw', 'publish',
            'main']
 
-# %% ../nbs/14_study.ipynb #24288ccd
+# %% ../nbs/14_study.ipynb #cb4b63b6
 import argparse, functools, hashlib, importlib.metadata, io, json, platform, shutil, subprocess, sys, time
 from collections import namedtuple
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 import pandas as pd, torch
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from tqdm import tqdm
 from . import __version__
 from .core import STYLE, SparseLTHError, derived_seed, load, save, sparsity, write_whole
 from .data import Batches, digits
@@ -25,7 +28,7 @@ from .symmetry import mlp_spec
 from .training import TrainConfig, evaluate, fit_many
 from .transfer import starts
 
-# %% ../nbs/14_study.ipynb #255bbf12
+# %% ../nbs/14_study.ipynb #1b543887
 @dataclass(frozen=True)
 class Study:
     "What to run; the defaults are the default study"
@@ -57,7 +60,7 @@ def _whole(values, low):
     different = isinstance(values, tuple) and len(values) == len(set(values)) > 0
     return different and all(isinstance(v, int) and v >= low for v in values)
 
-# %% ../nbs/14_study.ipynb #4c38ee1a
+# %% ../nbs/14_study.ipynb #fb636821
 Part = namedtuple('Part', 'name stage width sparsity net_epochs')
 
 def plan(study:Study)->list[Part]:
@@ -72,7 +75,7 @@ def plan(study:Study)->list[Part]:
                   for s in sorted(study.sparsities)]
     return parts
 
-# %% ../nbs/14_study.ipynb #d5516fd2
+# %% ../nbs/14_study.ipynb #35575a24
 Work = namedtuple('Work', 'study part done device progress')               # done: {stage: its nested tree}
 
 def _model(w): return MLP(64, w.part.width, w.part.width, 10).to(w.device)
@@ -102,7 +105,7 @@ def _sound(runs):
         if run.error: raise SparseLTHError(f"A network failed. {run.error}")
     return runs
 
-# %% ../nbs/14_study.ipynb #115c8a95
+# %% ../nbs/14_study.ipynb #cc0adae6
 def _imp(w):
     "A's tickets: {seed: {sparsity: {'masks': ..., 'state': ...}}}"
     model, study, data = _model(w), w.study, _splits(w)
@@ -121,7 +124,7 @@ def _match(w):
         tree[s] = match_activations(mlp_spec(a), a, b, Batches(d, 500)).perms
     return tree, []
 
-# %% ../nbs/14_study.ipynb #13dab41c
+# %% ../nbs/14_study.ipynb #00bc20fe
 def _train(w):
     "Sparse training from the three starts: {seed: {start: state}}"
     model, study, k = _model(w), w.study, w.study.rewind
@@ -139,7 +142,7 @@ def _train(w):
     return tree, [_record(w, model, d, run.state, n, 'A' if n == 'lth' else 'B', s, 'sparse', config.epochs, m, w.part.sparsity)
                   for s, d, n, m, run in zip(seeds, data, names, masks, runs)]
 
-# %% ../nbs/14_study.ipynb #aa8d3f99
+# %% ../nbs/14_study.ipynb #84d73c0a
 FORMAT = 1                                    # raised whenever the same settings come to mean another network
 
 def _hash(config)->str:
@@ -169,7 +172,7 @@ def _provenance(device, seconds, nets):
                 versions={'sparse_lth': __version__, 'python': platform.python_version()} | versions, commit=commit,
                 time=datetime.now(timezone.utc).isoformat(timespec='seconds'))
 
-# %% ../nbs/14_study.ipynb #443fa398
+# %% ../nbs/14_study.ipynb #ba7bee37
 def open_store(
     study:Study,
     store:str|Path, # a folder, made if need be
@@ -191,7 +194,7 @@ def open_store(
                              "folder with --store, or run with its settings.")
     return store
 
-# %% ../nbs/14_study.ipynb #163dcb56
+# %% ../nbs/14_study.ipynb #18b447a2
 def _flat(tree, prefix=''):
     "Nested dictionaries as one, with paths for keys"
     inner = lambda k, v: _flat(v, f'{prefix}{k}/') if isinstance(v, dict) else {f'{prefix}{k}': v}
@@ -219,7 +222,7 @@ def _kept(store, study, part, device='cpu'):
     records = json.loads(bytes(flat.pop('records').tolist()))
     return _nested({p: t.to(device) for p, t in flat.items()}), records
 
-# %% ../nbs/14_study.ipynb #df54f271
+# %% ../nbs/14_study.ipynb #73b080c6
 STAGES = {'dense': _dense, 'imp': _imp, 'match': _match, 'train': _train}
 
 def run(
@@ -243,7 +246,7 @@ def run(
         if made: write_whole(store/'records.jsonl', ''.join(json.dumps(r) + '\n' for r in records))
     return pd.DataFrame(records)
 
-# %% ../nbs/14_study.ipynb #0b7f4acc
+# %% ../nbs/14_study.ipynb #c4f94062
 def results(
     path:str|Path, # a store, or a .jsonl file of records
 )->pd.DataFrame: # one row per trained network
@@ -256,7 +259,7 @@ def results(
         raise SparseLTHError(f"'{path}' holds a line that is no record ({e}): run the study again, which "
                              "rewrites it.") from e
 
-# %% ../nbs/14_study.ipynb #814c2277
+# %% ../nbs/14_study.ipynb #90dcfa47
 def report(frame:pd.DataFrame)->str:
     "Table and conclusion of a study as text"
     table = readable(study_table(frame)).to_string(index=False)
@@ -267,8 +270,6 @@ def report(frame:pd.DataFrame)->str:
 
 def draw(frame:pd.DataFrame, folder:str|Path, name:str):
     "Write the figure of a study as PNG and SVG"
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
     with rc_context(STYLE):
         n = frame.width.nunique()
         figure = Figure(figsize=(1 + 2.9 * n, 3.2))
@@ -277,7 +278,7 @@ def draw(frame:pd.DataFrame, folder:str|Path, name:str):
             figure.savefig(image := io.BytesIO(), format=kind, metadata=metadata)
             write_whole(Path(folder)/f'{name}.{kind}', image.getvalue())
 
-# %% ../nbs/14_study.ipynb #c876569d
+# %% ../nbs/14_study.ipynb #b4ae5aa2
 def publish(
     store:str|Path, # of a finished study
     to:str|Path='results', # where README and notebooks read
@@ -294,14 +295,14 @@ def publish(
         raise SparseLTHError(f"'{store}' has {len(frame)} of {total} records: finish it first, by `sparse-lth "
                              f"reproduce --store {store}`.")
     if name is None and study != json.loads(json.dumps(asdict(Study()))):
-        raise SparseLTHError(f"'{store}' does not hold the default study, whose place '{study['dataset']}' is: give "
-                             "it a name of its own.")
+        raise SparseLTHError(f"'{store}' does not hold the default study, whose name '{study['dataset']}' is: give "
+                             "another name, on the console by --name.")
     name = name or study['dataset']
     draw(frame, to, name)
     write_whole(Path(to)/f'{name}.jsonl', (store/'records.jsonl').read_bytes())
     return [Path(to)/f'{name}.{kind}' for kind in ('jsonl', 'png', 'svg')]
 
-# %% ../nbs/14_study.ipynb #170d79fd
+# %% ../nbs/14_study.ipynb #2292b415
 def _parser():
     p = argparse.ArgumentParser('sparse-lth', description='Lottery-ticket masks for new initializations: run the default study, publish it.')
     p.add_argument('--version', action='version', version=f'%(prog)s {__version__}')
@@ -330,7 +331,7 @@ def _publish_options(p):
     add('--to', type=Path, default=Path('results'), metavar='DIR', help='where to put them (default: results)')
     add('--name', help='of the files (default: digits, for the default study only)')
 
-# %% ../nbs/14_study.ipynb #7858e89c
+# %% ../nbs/14_study.ipynb #2312562c
 def _console_study(a):
     "The study and the device that the arguments ask for"
     if not 1 <= a.seeds <= 20:
@@ -348,10 +349,9 @@ def _cost(width):
     "How long a network of this width takes for an epoch, roughly and in units of its own, for the time left"
     return 3000 + width**2
 
-# %% ../nbs/14_study.ipynb #295b22c5
+# %% ../nbs/14_study.ipynb #00792caa
 def _reproduce(a):
     "Run, print, draw"
-    from tqdm import tqdm
     study, device = _console_study(a)
     store = open_store(study, a.store or Path('runs/digits-quick' if a.quick else 'runs/digits'))
     torch.set_num_threads(a.threads)
@@ -364,7 +364,7 @@ def _reproduce(a):
     draw(frame, store, study.dataset)
     print(f"\n{report(frame)}\n\nRecords: {store/'records.jsonl'}\nFigure: {store/study.dataset}.png, .svg")
 
-# %% ../nbs/14_study.ipynb #c393e11d
+# %% ../nbs/14_study.ipynb #d29f3285
 def main(argv=None)->int:
     "The console script `sparse-lth`"
     a = _parser().parse_args(argv)

@@ -6,8 +6,9 @@
 __all__ = []
 
 # %% ../nbs/40_all.ipynb #39932b2c
-from . import core, data, matching, models, plots, pruning, stats, study, symmetry, training, transfer
+from . import core, data, matching, models, plots, pruning, stats, study, symmetry, toy, training, transfer
 from .core import *
+from .toy import *
 from .data import *
 from .models import *
 from .training import *
@@ -20,6 +21,6 @@ from .plots import *
 from .study import *
 
 # %% ../nbs/40_all.ipynb #f04c5adc
-_modules = core, data, models, training, pruning, symmetry, matching, transfer, stats, plots, study
+_modules = core, toy, data, models, training, pruning, symmetry, matching, transfer, stats, plots, study
 _console = {'main', 'draw', 'report', 'open_store', 'plan', 'run', 'Part', 'Work', 'FORMAT', 'STAGES'}
 __all__ = [name for module in _modules for name in module.__all__ if name not in _console]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['by_start', 'describe', 'sign_flip_test', 'holm', 'family_tests', 'share_recovered', 'study_table', 'readable',
-           'markdown', 'conclusion']
+           'markdown', 'family_table', 'conclusion']
 
 # %% ../nbs/12_stats.ipynb #cb9c4a80
 import numpy as np, pandas as pd
@@ -119,21 +119,42 @@ def readable(
     table:pd.DataFrame, # from `study_table`
 )->pd.DataFrame: # text
     "The table as a person reads it"
-    number = lambda x, form: '–' if np.isnan(x) else format(x, form)
-    pm = lambda s: [f"{m:.1f} ± {number(sd, '.1f')}" for m, sd in zip(table[f'{s}_mean'], table[f'{s}_sd'])]
+    starts = {name: map(_spread, table[f'{s}_mean'], table[f'{s}_sd']) for name, s in (('LTH', 'lth'), ('permuted',) * 2, ('naive',) * 2)}
     width, sparsity = zip(*table.index)
-    interval = lambda m, a, b: f"{m:+.1f} [{number(a, '+.1f')}, {number(b, '+.1f')}]"
     return pd.DataFrame({
-        'width': width, 'sparsity': [f'{100 * s:g} %' for s in sparsity],
-        'LTH': pm('lth'), 'permuted': pm('permuted'), 'naive': pm('naive'),
-        'permuted − naive [95 %]': list(map(interval, table.difference, table.low, table.high)),
+        'width': width, 'sparsity': [f'{100 * s:g} %' for s in sparsity], **{name: list(v) for name, v in starts.items()},
+        'permuted − naive [95 %]': list(map(_interval, table.difference, table.low, table.high)),
         'permuted ahead in': [f'{p} of {n} seeds' for p, n in zip(table.positive, table.n)],
         'share recovered': ['not defined' if np.isnan(s) else f'{s:.2f}' for s in table.share]})
+
+def _number(x, form):
+    "A number, or a dash where there is none"
+    return '–' if np.isnan(x) else format(x, form).replace('-', '−')
+
+def _spread(mean, sd): return f"{_number(mean, '.1f')} ± {_number(sd, '.1f')}"
+def _interval(mean, low, high, form='+.1f'): return f"{_number(mean, form)} [{_number(low, form)}, {_number(high, form)}]"
 
 def markdown(table:pd.DataFrame)->str:
     "A data frame of text as a Markdown table"
     line = lambda cells: '| ' + ' | '.join(map(str, cells)) + ' |'
     return '\n'.join([line(table.columns), line(['---'] * table.shape[1]), *(line(row) for row in table.to_numpy())])
+
+# %% ../nbs/12_stats.ipynb #fd52e591
+def family_table(
+    records:pd.DataFrame, # see `by_start`
+    level:float=.05, # chance of one false claim in the family
+)->pd.DataFrame: # text
+    "The tests of a study as a person reads them, with accuracies averaged over the widths"
+    tests, means = family_tests(records), by_start(records).groupby(['sparsity', 'seed']).mean()
+    about = {s: means[s].groupby('sparsity').agg(['mean', 'std']).to_numpy() for s in means}
+    ahead = np.where(tests['mean'] > 0, 'permuted ahead', 'naive ahead')
+    return pd.DataFrame({
+        'sparsity': [f'{100 * s:g} %' for s in tests.index], 'LTH': [_spread(*v) for v in about['lth']],
+        'permuted': [_spread(*v) for v in about['permuted']], 'naive': [_spread(*v) for v in about['naive']],
+        'permuted − naive [95 %]': [_interval(r['mean'], r.low, r.high, '+.2f') for _, r in tests.iterrows()],
+        'permuted ahead in': [f'{p} of {n} seeds' for p, n in zip(tests.positive, tests.n)],
+        'p (Holm)': [_number(p, '.3f') for p in tests.p_holm],
+        'finding': np.where(tests.p_holm < level, ahead, 'not resolved')})
 
 # %% ../nbs/12_stats.ipynb #a8b8d798
 def conclusion(

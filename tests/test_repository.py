@@ -33,8 +33,13 @@ def test_a_change_in_a_notebook_would_be_noticed(checkout):
 def test_readme_is_made_from_the_index(checkout):
     readme = [sys.executable, 'tools/readme.py', '--check']
     assert subprocess.run(readme, cwd=checkout).returncode == 0
-    (checkout/'README.md').write_text((checkout/'README.md').read_text() + 'by hand')
-    assert subprocess.run(readme, cwd=checkout, capture_output=True).returncode == 1
+    for path in checkout/'README.md', checkout/'results'/'toy.png':
+        content = path.read_bytes()
+        path.write_bytes(content + b'by hand')
+        done = subprocess.run(readme, cwd=checkout, capture_output=True, text=True)
+        assert done.returncode == 1 and path.name in done.stderr
+        path.write_bytes(content)
+    assert subprocess.run(readme, cwd=checkout).returncode == 0
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)

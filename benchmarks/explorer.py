@@ -32,7 +32,7 @@ def measure(kind, moves):
     for i in range(moves + 2):
         value = own.value + (.1 if i % 2 else -.1)
         a0, a1, b0, b1 = (value if s is own else s.value for s in sliders)
-        anew = seconds(lambda: _drawing(toy, (-2.2, 2.4))((a0, a1), (b0, b1), .02, kind))
+        anew = seconds(lambda: _drawing(toy, (-2.2, 2.4), 300)((a0, a1), (b0, b1), .02, kind))
         pairs.append((anew, seconds(setattr, own, 'value', value)))
     pairs = pairs[2:]                                                   # the first ones warm up
     ratios = [anew / move for anew, move in pairs]

@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from .core import INK, LABELS, LINES, SparseLTHError
 
-# %% ../nbs/01_toy.ipynb #69fb7897
+# %% ../nbs/01_toy.ipynb #8f66a833
 class TwoNeurons:
     "The network f(x) = phi(w0 x) + phi(w1 x) and the teacher it learns from"
     def __init__(self,
@@ -32,10 +32,13 @@ class TwoNeurons:
         self.y = self(target)
 
     def units(self, w): # weights (..., 2) -> (..., 2, n)
+        "What each of the neurons gives for each input"
         return self.activation(_points(w)[..., None] * self.x)
     def __call__(self, w): # weights (..., 2) -> (..., n)
+        "What the network gives for each input"
         return self.units(w).sum(-2)
     def loss(self, w): # weights (..., 2) -> (...)
+        "The mean squared error against the teacher"
         return (self(w) - self.y).square() @ self.p
 
 def _points(w, shape=None):

@@ -44,10 +44,11 @@ def test_readme_is_made_from_the_index(checkout):
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
 def test_stored_outputs(path):
-    "No notebook stores an error, each is small, and each that teaches shows results"
+    "No notebook stores an error or a widget that a page can't move, each is small, and each that teaches shows results"
     cells = [c for c in json.loads(path.read_text())['cells'] if c['cell_type'] == 'code']
     outputs = [o for c in cells for o in c['outputs']]
     assert not [o for o in outputs if o['output_type'] == 'error' or o.get('name') == 'stderr']
+    assert not [o for o in outputs if 'application/vnd.jupyter.widget-view+json' in o.get('data', {})]
     assert path.stat().st_size < 300_000
     assert outputs
 

@@ -34,12 +34,14 @@ clean:                          ## remove what can be made again, but no runs
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is older than 3.11; say where a newer one is: make PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv .venv || { rm -rf .venv; echo "make: $(PYTHON) can't make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "make: $(PYTHON) can't make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 
 .venv/runtime: settings.ini setup.py constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@echo 'make: installing the packages into .venv, which takes some minutes'
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e .
 	@touch $@
 
 .venv/dev: settings.ini setup.py constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@echo 'make: installing the packages of developers into .venv, which takes some minutes'
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch .venv/runtime $@

@@ -8,7 +8,7 @@ __all__ = ['plot_sparsity', 'plot_differences', 'plot_shares']
 # %% ../nbs/13_plots.ipynb #c0f4b4f7
 import matplotlib, matplotlib.pyplot as plt, numpy as np, pandas as pd
 from .core import INK, LABELS, LINES, SparseLTHError
-from .stats import by_start, describe, share_recovered
+from .stats import by_start, check_complete, describe, share_recovered
 
 # %% ../nbs/13_plots.ipynb #81d81073
 def plot_sparsity(
@@ -62,8 +62,8 @@ def plot_differences(
     table = by_start(records)
     difference = table.permuted - table.naive
     for ax, width in (panels := _panels(table, axes, sharey=True)):
-        for _, one in difference.loc[width].groupby('seed'):
-            ax.plot(-np.log(1 - one.index.get_level_values('sparsity')), one, color='#888888', linewidth=.6)
+        for i, (_, one) in enumerate(difference.loc[width].groupby('seed')):
+            ax.plot(-np.log(1 - one.index.get_level_values('sparsity')), one, color='#888888', linewidth=.6, label='' if i else 'one seed')
         _band(ax, difference.loc[width], 'permuted', label='mean, 95 % interval', linewidth=2)
         ax.axhline(0, color='black', linewidth=.8)
     panels[0][0].set_ylabel('permuted − naive, points')
@@ -78,21 +78,21 @@ def plot_shares(
     limits=(-.75, 1.2), # of the share; what lies beyond is cut off
 ): # the Axes
     "The share of the gap between LTH and naive that permuting closes, per sparsity and width"
-    table = by_start(records)
+    check_complete(table := by_start(records))
     widths, sparsities = (sorted(table.index.unique(k)) for k in ('width', 'sparsity'))
-    if ax is None: ax = plt.subplots(figsize=(1.5 + 1.1 * len(sparsities), 3.2))[1]
+    if ax is None: ax = plt.subplots(figsize=(2.5 + 1.1 * len(sparsities), 3.2))[1]
     for i, width in enumerate(widths):
-        parts = [table.loc[[width]].xs(s, level='sparsity') for s in sparsities] + [table.loc[[width]]]
+        parts = [table.loc[[width]].xs(s, level='sparsity') for s in sparsities] + [table.loc[[width]]] * (len(sparsities) > 1)
         found = pd.DataFrame(share_recovered(p) for p in parts)
         at = np.arange(len(parts)) + .16 * (i - (len(widths) - 1) / 2)
         _shares(ax, at, found, f'width {width}', 'os^Dv'[i % 5], (i + 1) / len(widths))
     for y, start in (0, 'naive'), (1, 'lth'):
         ax.axhline(y, color=LINES[start]['color'], linewidth=2, zorder=1)
         ax.annotate(LABELS[start], (1.01, y), xycoords=('axes fraction', 'data'), va='center')
-    ax.axvline(len(sparsities) - .5, color='#888888', linewidth=.6)
-    ax.set(ylim=limits, ylabel='share recovered', xlabel='sparsity, %',
-           xticks=range(len(sparsities) + 1), xticklabels=[*(f'{100 * s:g}' for s in sparsities), 'all'])
-    ax.legend(loc='lower right', ncols=len(widths), fontsize=8)
+    names = [f'{100 * s:g}' for s in sparsities] + ['all'] * (len(sparsities) > 1)
+    if len(names) > 1: ax.axvline(len(names) - 1.5, color='#888888', linewidth=.6)
+    ax.set(ylim=limits, xlim=(-.5, len(names) - .5), ylabel='share recovered', xlabel='sparsity, %', xticks=range(len(names)), xticklabels=names)
+    ax.legend(loc='lower right', ncols=min(3, len(names)), fontsize=8)
     return ax
 
 def _shares(ax, at, found, label, marker, depth):

@@ -10,6 +10,7 @@ __all__ = ['ELEMENTWISE', 'POINTWISE', 'Masked', 'keep_masked', 'TrainConfig', '
 import copy, math, operator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
 from types import SimpleNamespace
 import torch, torch.nn.functional as F
@@ -36,16 +37,22 @@ def keep_masked(
     model:nn.Module, # masked in place, now; load weights before, not after
     masks:dict[str,Tensor], # bool, True = kept
 )->Masked: # call its remove() to end it
-    "Mask weights now, gradients as they come, and weights after every step, in anyone's own training loop"
+    "Mask weights now, gradients as they come, and weights after every step; replaces earlier masks of these weights"
     weights = dict(model.named_parameters(remove_duplicate=False))
     _check_maskable(optimizer, weights, masks)
     pairs = [(weights[name], mask.to(weights[name].dtype)) for name, mask in masks.items()]
+    for w, _ in pairs:
+        for hook in [*(w._backward_hooks or {}).values()]: getattr(hook, 'masked', Masked([])).remove()
     @torch.no_grad()
     def mask_weights(*_):
         for w, m in pairs: w.mul_(m)
     mask_weights()
-    hooks = [w.register_hook(m.mul) for w, m in pairs if w.requires_grad]
-    return Masked([*hooks, optimizer.register_step_post_hook(mask_weights)])
+    handle = Masked([optimizer.register_step_post_hook(mask_weights)])
+    for w, m in pairs:
+        hook = partial(torch.mul, m)
+        hook.masked = handle
+        if w.requires_grad: handle.hooks.append(w.register_hook(hook))
+    return handle
 
 # %% ../nbs/04_training.ipynb #f8a26c46
 def _check_maskable(optimizer, weights, masks):

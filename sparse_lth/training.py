@@ -25,9 +25,15 @@ ELEMENTWISE = {getattr(torch.optim, name) for name in (
 
 class Masked:
     "The handle of `keep_masked`: `remove()`, or leaving its `with` block, lets the weights go free"
-    def __init__(self, hooks): self.hooks = hooks
+    def __init__(self, pairs): self.pairs, self.hooks = pairs, {}
+    @torch.no_grad()
+    def mask(self, *_):
+        for w, m in self.pairs: w.mul_(m)
+    def release(self, weight):
+        self.pairs = [(w, m) for w, m in self.pairs if w is not weight]
+        self.hooks.pop(id(weight)).remove()
     def remove(self):
-        for hook in self.hooks: hook.remove()
+        for hook in self.hooks.values(): hook.remove()
     def __enter__(self): return self
     def __exit__(self, *_): self.remove()
 
@@ -42,16 +48,15 @@ def keep_masked(
     _check_maskable(optimizer, weights, masks)
     pairs = [(weights[name], mask.to(weights[name].dtype)) for name, mask in masks.items()]
     for w, _ in pairs:
-        for hook in [*(w._backward_hooks or {}).values()]: getattr(hook, 'masked', Masked([])).remove()
-    @torch.no_grad()
-    def mask_weights(*_):
-        for w, m in pairs: w.mul_(m)
-    mask_weights()
-    handle = Masked([optimizer.register_step_post_hook(mask_weights)])
+        for hook in [*(w._backward_hooks or {}).values()]:
+            if hasattr(hook, 'masked'): hook.masked.release(w)
+    handle = Masked(pairs)
+    handle.mask()
+    handle.hooks['step'] = optimizer.register_step_post_hook(handle.mask)
     for w, m in pairs:
         hook = partial(torch.mul, m)
         hook.masked = handle
-        if w.requires_grad: handle.hooks.append(w.register_hook(hook))
+        if w.requires_grad: handle.hooks[id(w)] = w.register_hook(hook)
     return handle
 
 # %% ../nbs/04_training.ipynb #f8a26c46

@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from .core import INK, LABELS, LINES, SparseLTHError
 
-# %% ../nbs/01_toy.ipynb #8f66a833
+# %% ../nbs/01_toy.ipynb #981b196e
 class TwoNeurons:
     "The network f(x) = phi(w0 x) + phi(w1 x) and the teacher it learns from"
     def __init__(self,
@@ -30,6 +30,7 @@ class TwoNeurons:
         if self.p.shape != self.x.shape or (self.p < 0).any() or not .999 < self.p.sum() < 1.001:
             raise SparseLTHError(f"p has shape {tuple(self.p.shape)} and sum {self.p.sum():.3g} for {len(self.x)} inputs, expected a probability per input.")
         self.y = self(target)
+        if not self.y.isfinite().all(): raise SparseLTHError(f"The teacher {self.target.tolist()} gives outputs that are not finite: choose other weights or inputs.")
 
     def units(self, w): # weights (..., 2) -> (..., 2, n)
         "What each of the neurons gives for each input"

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['ROLES', 'LINES', 'INK', 'LABELS', 'STYLE', 'SparseLTHError', 'check_seed', 'derived_seed', 'seeded', 'check_masks',
-           'check_state', 'apply_masks', 'layer_weights', 'sparsity', 'mode', 'write_whole', 'checksum', 'save', 'load',
-           'use_style']
+           'check_state', 'apply_masks', 'layer_weights', 'sparsity', 'mode', 'import_torchvision', 'write_whole',
+           'checksum', 'save', 'load', 'use_style']
 
 # %% ../nbs/00_core.ipynb #4483c5a7
-import hashlib, os
+import hashlib, os, sys
 from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
@@ -143,6 +143,18 @@ def mode(
     try: yield model
     finally:
         for m, training in before: m.training = training
+
+# %% ../nbs/00_core.ipynb #2a14df46
+def import_torchvision():
+    "The module torchvision, also where its compiled operators do not match PyTorch"
+    try: import torchvision
+    except RuntimeError as e:
+        if 'torchvision::' not in str(e): raise
+        for name in [m for m in sys.modules if m.split('.')[0] == 'torchvision']: del sys.modules[name]
+        operators = import_torchvision.operators = torch.library.Library('torchvision', 'DEF')          # must live on
+        for name in 'nms', 'qnms': operators.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+        import torchvision
+    return torchvision
 
 # %% ../nbs/00_core.ipynb #0dfb7860
 def write_whole(

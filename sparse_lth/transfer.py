@@ -9,8 +9,8 @@ __all__ = ['starts', 'transfer_mask']
 import itertools
 from torch import nn, Tensor
 from .core import SparseLTHError, apply_masks, check_masks
-from .matching import match_activations
-from .symmetry import PermSpec, check_spec, permute
+from .matching import match_activations, _inputs_of
+from .symmetry import PermSpec, check_spec, permute, trace_spec
 
 # %% ../nbs/08_transfer.ipynb #fee3589f
 def starts(
@@ -39,16 +39,16 @@ def transfer_mask(
     model_b:nn.Module, # trained, from another init
     masks:dict[str,Tensor], # of A: bool, True = kept
     batches, # an iterable of input batches, or of tuples that begin with one
-    spec:PermSpec=None, # needed: the architecture's symmetry, such as `mlp_spec(model_a)`
+    spec:PermSpec=None, # the architecture's symmetry; None: traced on the first batch
 )->dict[str,Tensor]: # masks for B
     "Bring a mask of A into the order of B, after checking the spec on the first batch"
-    if not isinstance(spec, PermSpec):
-        raise SparseLTHError(f"spec is {type(spec).__name__}, expected the PermSpec of the architecture: pass spec=mlp_spec(model) "
-                             "for a chain of linear layers, or write a PermSpec.")
+    if not isinstance(spec, (PermSpec, type(None))):
+        raise SparseLTHError(f"spec is {type(spec).__name__}, expected the PermSpec of the architecture: leave it out to have it traced.")
     check_masks(model_a.state_dict(), masks)
-    rest = iter(batches) if hasattr(batches, '__iter__') and not isinstance(batches, Tensor) else None
-    if rest and (first := next(rest, None)) is not None:
-        x = first[0] if isinstance(first, (tuple, list)) else first
-        if isinstance(x, Tensor): check_spec(spec, model_a, x[:16], tolerance=1e-6)
-        batches = itertools.chain([first], rest)
+    first = batches
+    if hasattr(batches, '__iter__') and not isinstance(batches, Tensor): first, batches = itertools.tee(batches)
+    x = next(_inputs_of(first, model_a, model_b))[:4]
+    del first                                                                   # or it would keep every batch
+    if spec is None: spec = trace_spec(model_a, x)
+    check_spec(spec, model_a, x, tolerance=1e-6, each=False)
     return permute(spec, match_activations(spec, model_a, model_b, batches).perms, masks)

@@ -1,12 +1,14 @@
 "Properties that hold for any shape, sparsity and permutation, tried on random ones."
 import torch
+import torch.nn.functional as F
+from torch import nn
 from hypothesis import given, settings, strategies as st
 
-from sparse_lth.core import apply_masks, sparsity
+from sparse_lth.core import apply_masks, import_torchvision, sparsity
 from sparse_lth.models import MLP, init_state, prunable
 from sparse_lth.pruning import imp_rounds, magnitude_masks
 from sparse_lth.stats import holm, sign_flip_test
-from sparse_lth.symmetry import check_spec, compose, identity_perms, invert, mlp_spec, permute, random_perms
+from sparse_lth.symmetry import check_spec, compose, identity_perms, invert, mlp_spec, permute, random_perms, trace_spec, _randomised
 from sparse_lth.training import TrainConfig, fit_many
 from sparse_lth.data import Data
 
@@ -90,3 +92,60 @@ def test_holm_keeps_the_order_and_starts_with_bonferroni(p):
     assert by_p == sorted(by_p)
     assert abs(by_p[0] - min(1, len(p) * min(p))) < 1e-12
     assert all(x <= a <= 1 for x, a in zip(p, adjusted))
+
+
+class Grown(nn.Module):
+    "A network grown from a random plan. Each layer opens one group or none, and none is ever merged with another: `expected` has their sizes"
+    def __init__(self, plan, flat):
+        super().__init__()
+        self.layers, self.plan, self.flat, self.expected, n = nn.ModuleList(), plan, flat, [], 3
+        conv = lambda i, o, k=3, **options: nn.Conv2d(i, o, k, padding=k // 2, **options)
+        for kind, width in plan:
+            norm = (nn.BatchNorm2d, nn.InstanceNorm2d, lambda n: nn.GroupNorm(1, n), nn.PReLU)[width % 4]
+            self.layers.append(nn.ModuleList({
+                'conv': lambda: [conv(n, width, bias=width % 2 == 0)], 'transposed': lambda: [nn.ConvTranspose2d(n, width, 3, padding=1)],
+                'joined': lambda: [conv(n, width)], 'residual': lambda: [conv(n, width, 1), nn.BatchNorm2d(width), conv(width, n)], 'norm': lambda: [norm(n)],
+                'gate': lambda: [nn.Linear(n, width), nn.Linear(width, n)], 'depthwise': lambda: [conv(n, n * (1 + width % 2), groups=n)], 'twice': lambda: [conv(n, n)],
+            }[kind]()))
+            if kind not in ('norm', 'depthwise', 'twice'): self.expected.append(width)
+            n = width if kind in ('conv', 'transposed') else n + width if kind == 'joined' else n * (1 + width % 2) if kind == 'depthwise' else n
+        self.head = nn.Linear(n * 4 if flat else n, 4)
+
+    def forward(self, x):
+        for (kind, _), m in zip(self.plan, self.layers):
+            if kind in ('conv', 'transposed'): x = m[0](x).relu()
+            elif kind == 'joined': x = torch.cat([x, m[0](x)], 1)                     # the part that was there goes first
+            elif kind == 'residual': x = F.gelu(x + m[2](m[1](m[0](x)).relu()))
+            elif kind == 'gate': x = x * m[1](m[0](x.mean((2, 3))).tanh()).sigmoid()[:, :, None, None]
+            elif kind == 'twice': x = m[0](m[0](x).tanh()).tanh()                     # what comes out goes in again
+            else: x = m[0](x)
+        return self.head(F.adaptive_avg_pool2d(x, 2 if self.flat else 1).flatten(1))
+
+
+kinds = st.sampled_from(['conv', 'transposed', 'joined', 'residual', 'norm', 'gate', 'depthwise', 'twice'])
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(kinds, st.integers(2, 6)), min_size=1, max_size=7), st.booleans(), st.integers(0, 2**31))
+def test_random_networks_are_traced_completely(plan, flat, seed):
+    model = Grown(plan, flat).double().eval()
+    x = torch.randn(3, 3, 6, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    spec, state = trace_spec(model, x), _randomised(model, seed)
+    assert sorted(spec.sizes.values()) == sorted(model.expected)                      # no group is missed, none is split or merged
+    f = lambda s: torch.func.functional_call(model, s, x)
+    out = f(state)
+    assert (f(permute(spec, random_perms(spec, seed), state)) - out).abs().max() <= 1e-9 * out.abs().max()
+    check_spec(spec, model, x)                                                        # and moving one side only breaks it
+
+
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=6))
+def test_traced_mlps_have_the_spec_written_by_hand(sizes):
+    model = MLP(*sizes)
+    spec = trace_spec(model, torch.ones(2, sizes[0]))
+    assert spec == mlp_spec(model) and list(spec.sizes) == list(mlp_spec(model).sizes)
+
+
+def test_deep_and_large_networks_are_traced():
+    deep, resnet = MLP(8, *[8] * 1000, 4), import_torchvision().models.resnet50()
+    assert len(trace_spec(deep, torch.ones(1, 8)).groups) == 1000                      # without recursion, and in one walk
+    assert len(trace_spec(resnet, torch.ones(1, 3, 64, 64)).groups) == 37

@@ -137,12 +137,13 @@ def enough_images(data, training, few, many):
 
 
 if __name__ == '__main__':
-    if len(sys.argv) < 2 or not Path(sys.argv[1]).exists():
-        print('benchmarks/matching.py needs images, 32x32 in train/CLASS/: give the folder or tar archive, as in python benchmarks/matching.py IMAGES')
-        sys.exit(0 if len(sys.argv) < 2 else 1)
+    paths, quick = [Path(a) for a in sys.argv[1:] if not a.startswith('-')], '--quick' in sys.argv
+    if not paths or not paths[0].exists():
+        print(f"benchmarks/matching.py: {'there is no ' + str(paths[0]) if paths else 'left out, since it needs images'}; run it as python benchmarks/matching.py IMAGES, "
+              'with a folder or tar archive of 32x32 images in train/CLASS/')
+        sys.exit(bool(paths))
     torch.set_num_threads(1)
-    path, quick = Path(sys.argv[1]), '--quick' in sys.argv
-    data = load(path, 1024 if quick else 36_864)
+    data = load(paths[0], 1024 if quick else 36_864)
     rows = [compare(1, data, 2 if quick else 120, 64 if quick else 512, 1 if quick else 5), compare(4, data, 1 if quick else 16, 64 if quick else 128, 1 if quick else 3)]
     for r in rows:
         print(f"width {r['width']}, {r['images']} images:", ', '.join('{0} {median} [{low}..{high}] times as fast, {1} of {2} groups identical, objective lost {3}'.format(

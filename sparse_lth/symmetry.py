@@ -264,9 +264,9 @@ from math import prod
 from torch import fx
 from torch.nn.utils import parametrize
 
-# %% ../nbs/06_tracing.ipynb #b2f8efbd
-STILL = 0                                      # the variable of what may not move
-def _still(n): return [(STILL, n, 1)]
+# %% ../nbs/06_tracing.ipynb #5f0aaa52
+_STILL = 0                                      # the variable of what may not move
+def _still(n): return [(_STILL, n, 1)]
 
 class _Units:
     "Rows of blocks (variable, units, inner), and which variables were replaced by what"
@@ -283,25 +283,25 @@ class _Units:
         while todo:
             v, n, inner = todo.pop(0)
             if v in self.value: todo[:0] = [(w, m, inner * i) for w, m, i in self.value[v]]
-            elif v != STILL: done.append((v, n, inner))
-            elif done and done[-1][0] == STILL: done[-1] = (STILL, done[-1][1] + n * inner, 1)
-            elif n: done.append((STILL, n * inner, 1))
+            elif v != _STILL: done.append((v, n, inner))
+            elif done and done[-1][0] == _STILL: done[-1] = (_STILL, done[-1][1] + n * inner, 1)
+            elif n: done.append((_STILL, n * inner, 1))
         return done
 
     def freeze(self, row):
         "Let all units of a row stay"
         for v, n, _ in self.resolve(row):
-            if v != STILL: self.value[v] = _still(n)
+            if v != _STILL: self.value[v] = _still(n)
 
-# %% ../nbs/06_tracing.ipynb #6ef2f8a1
+# %% ../nbs/06_tracing.ipynb #5211eddf
 def _unite(units, row, other):
     "Let two rows move together, block by block; what does not line up stays"
     row, other = units.resolve(row), units.resolve(other)
     while row and other:
         (v, m, i), (w, n, j) = row[0], other[0]
         entries = min(m * i, n * j)
-        if v != STILL and m * i > entries: _cut(units, v, m, i, entries)
-        elif w != STILL and n * j > entries: _cut(units, w, n, j, entries)
+        if v != _STILL and m * i > entries: _cut(units, v, m, i, entries)
+        elif w != _STILL and n * j > entries: _cut(units, w, n, j, entries)
         else:
             _join(units, *row[0], *other[0])
             row, other = _still(m * i - entries) + row[1:], _still(n * j - entries) + other[1:]
@@ -314,13 +314,13 @@ def _cut(units, v, n, inner, entries):
 
 def _join(units, v, m, i, w, n, j):
     "Replace one variable by the other: the newer one, or the one whose units are parts of the other's"
-    if STILL in (v, w): units.freeze([(v, m, i), (w, n, j)])
+    if _STILL in (v, w): units.freeze([(v, m, i), (w, n, j)])
     elif (v, i) == (w, j): return
     elif i % j == 0 and (i > j or w > v): units.value[w] = [(v, m, i // j)]
     elif j % i == 0: units.value[v] = [(w, n, j // i)]
     else: units.freeze([(v, m, i), (w, n, j)])
 
-# %% ../nbs/06_tracing.ipynb #7ca3699d
+# %% ../nbs/06_tracing.ipynb #2063972f
 class UnsupportedOp(SpecError):
     "An operation that tracing has no rule for"
 
@@ -357,9 +357,9 @@ class _Tracer(fx.Interpreter):
         for row in rows[1:]: _unite(self.units, rows[0], row)
     def freeze(self, *rows):
         for row in rows: self.units.freeze(row)
-    def stays(self, row): return all(v == STILL for v, *_ in self.units.resolve(row))
+    def stays(self, row): return all(v == _STILL for v, *_ in self.units.resolve(row))
 
-# %% ../nbs/06_tracing.ipynb #9a9ebff0
+# %% ../nbs/06_tracing.ipynb #dd4a48d8
 def _stays(x, node):
     "Labels that stay, for every tensor in what a node gives; what is no tensor is kept as it is"
     if isinstance(x, Tensor): return _Value(x.shape, [_still(n) for n in x.shape], node)
@@ -371,7 +371,7 @@ def _tensors(x):
     inside = x.values() if isinstance(x, dict) else x if isinstance(x, (tuple, list)) else ()
     return [v for y in inside for v in _tensors(y)]
 
-# %% ../nbs/06_tracing.ipynb #95d14172
+# %% ../nbs/06_tracing.ipynb #5887eafd
 def _label(t, node, out):
     "What is known of a node's result"
     args, kwargs = (fx.node.map_arg(x, t.labels.get) for x in (node.args, node.kwargs))
@@ -385,28 +385,28 @@ def _label(t, node, out):
     try: label = _apply_rule(t, node, out, *([module] if module is not None else []), *args, **kwargs)
     except _Refused as e: return _refuse(t, node, out, module, tensors, e)
     if isinstance(out, Tensor): label = _Value(out.shape, label.rows if isinstance(label, _Value) else label, node)
-    if t.op in NONLINEAR: t.reads += [(label, axis) for axis in range(out.ndim)]
+    if t.op in _NONLINEAR: t.reads += [(label, axis) for axis in range(out.ndim)]
     return label
 
 def _apply_rule(t, node, out, *args, **kwargs):
     "The labels that the rule for this operation gives; raises `_Refused` where there is none"
     if node.op == 'call_module' and (reason := _altered(args[0])): raise _Refused(reason)
     name = t.op if node.op == 'call_module' else t.op.rstrip('_')                     # relu_ is relu, in place
-    if node.op == 'call_function' and (node.target.__module__ or 'torch').split('.')[0] not in LIBRARIES: raise _Refused('a function of its own')
-    if name not in RULES: raise _Refused(REASONS.get(name, 'there is no rule for it'))
+    if node.op == 'call_function' and (node.target.__module__ or 'torch').split('.')[0] not in _LIBRARIES: raise _Refused('a function of its own')
+    if name not in _RULES: raise _Refused(_REASONS.get(name, 'there is no rule for it'))
     if 'input' in kwargs: args = kwargs.pop('input'), *args
-    try: inspect.signature(RULES[name]).bind(t, out, *args, **kwargs)
+    try: inspect.signature(_RULES[name]).bind(t, out, *args, **kwargs)
     except TypeError: raise _Refused('there is no rule for these arguments') from None
-    return RULES[name](t, out, *args, **kwargs)
+    return _RULES[name](t, out, *args, **kwargs)
 
-# %% ../nbs/06_tracing.ipynb #07ae3783
-RULES, REASONS, NONLINEAR = {}, {}, set()                      # by name: how to label, why it is refused, where units are read
-LIBRARIES = 'torch', '_operator', 'builtins', 'math', 'torchvision'
+# %% ../nbs/06_tracing.ipynb #f448d21e
+_RULES, _REASONS, _NONLINEAR = {}, {}, set()                      # by name: how to label, why it is refused, where units are read
+_LIBRARIES = 'torch', '_operator', 'builtins', 'math', 'torchvision'
 
 def _rule(*names):
     "Register a rule for the modules, functions and methods of these names"
     def register(f):
-        RULES.update({name: f for group in names for name in group.split()})
+        _RULES.update({name: f for group in names for name in group.split()})
         return f
     return register
 
@@ -457,7 +457,7 @@ def trace_spec(
         t.run(*(x.clone() if isinstance(x, Tensor) else x for x in inputs))
     return _spec(t, model.state_dict())
 
-# %% ../nbs/06_tracing.ipynb #9a79f744
+# %% ../nbs/06_tracing.ipynb #76a16291
 def _check_plain(model, unknown):
     "Raise if a module has hooks or parametrizations that tracing can't see through"
     leaf = fx.Tracer().is_leaf_module
@@ -469,7 +469,7 @@ def _spec(t, state):
     "The labels of all tensors, as a `PermSpec`"
     groups, axes = {}, {}
     def block(name, v, n, inner):
-        if v != STILL and v not in groups:
+        if v != _STILL and v not in groups:
             base, k = name.removesuffix('.weight'), 0
             while (group := f'{base}:{k}' if k else base) in groups.values(): k += 1
             groups[v] = group
@@ -498,12 +498,12 @@ def _taps(t, groups):
         taps |= found
     return {g: tuple(taps[g]) for g in groups.values() if g in taps}
 
-# %% ../nbs/06_tracing.ipynb #91c0f41b
-NONLINEAR |= set("""ReLU ReLU6 LeakyReLU PReLU RReLU ELU SELU CELU GELU SiLU Mish Hardswish Hardsigmoid Hardtanh Tanh Sigmoid Softplus Softsign
+# %% ../nbs/06_tracing.ipynb #a6e80d62
+_NONLINEAR |= set("""ReLU ReLU6 LeakyReLU PReLU RReLU ELU SELU CELU GELU SiLU Mish Hardswish Hardsigmoid Hardtanh Tanh Sigmoid Softplus Softsign
     Tanhshrink Hardshrink Softshrink LogSigmoid Threshold relu relu_ relu6 leaky_relu leaky_relu_ prelu rrelu elu elu_ selu celu gelu silu mish hardswish hardsigmoid
     hardtanh tanh tanh_ sigmoid sigmoid_ softplus softsign tanhshrink hardshrink softshrink logsigmoid threshold sin cos""".split())
 
-@_rule(' '.join(NONLINEAR - {'PReLU', 'prelu'}), """add sub subtract mul multiply div divide truediv true_divide floordiv floor_divide iadd isub imul itruediv pow ipow
+@_rule(' '.join(_NONLINEAR - {'PReLU', 'prelu'}), """add sub subtract mul multiply div divide truediv true_divide floordiv floor_divide iadd isub imul itruediv pow ipow
     neg negative pos abs exp log log1p expm1 sqrt rsqrt square reciprocal sign erf sinh cosh atan clamp clip clamp_min clamp_max maximum minimum fmax fmin
     where masked_fill lerp addcmul addcdiv eq ne lt le gt ge and_ or_ invert logical_and logical_or logical_not round floor ceil remainder fmod isnan isinf nan_to_num""")
 def _pointwise(t, out, *args, **kwargs):
@@ -519,7 +519,7 @@ def _pointwise(t, out, *args, **kwargs):
     requires_grad zeros_like ones_like full_like""")
 def _same(t, out, *args, **kwargs): return _tensors(args)[0].rows
 
-# %% ../nbs/06_tracing.ipynb #a1df9794
+# %% ../nbs/06_tracing.ipynb #67e37d0b
 @_rule('mean sum amax amin prod std var logsumexp nanmean nansum all any')
 def _reduce(t, out, x, dim=None, *args, **kwargs):
     dim = kwargs.get('axis', dim)
@@ -530,7 +530,7 @@ def _reduce(t, out, x, dim=None, *args, **kwargs):
 @_rule('norm')
 def _vector_norm(t, out, x, p='fro', dim=None, *args, **kwargs): return _reduce(t, out, x, dim)
 
-# %% ../nbs/06_tracing.ipynb #fb99d92b
+# %% ../nbs/06_tracing.ipynb #1c4b1c21
 def _take_in(t, x, axis, row):
     "A weight's axis takes in an axis of the activations"
     t.unite(x.rows[axis], row)
@@ -553,7 +553,7 @@ def _embedding(t, out, x, weight, *args, **kwargs):
 @_rule('Embedding')
 def _embedding_module(t, out, m, x): return _embedding(t, out, x, t.of(m.weight))
 
-# %% ../nbs/06_tracing.ipynb #60967cf7
+# %% ../nbs/06_tracing.ipynb #7c23abc7
 @_rule('flatten reshape view unflatten squeeze unsqueeze view_as reshape_as Flatten Unflatten')
 def _reshape(t, out, *args, **kwargs):
     x = _tensors(args)[0]
@@ -579,12 +579,12 @@ def _regroup(t, old, new):
     if len(new) == len(moving) == 1:                                      # merged: `inner` times what trails, once for each entry that leads
         before, after = (prod(n for n, _ in part) for part in (old[:moving[0]], old[moving[0] + 1:]))
         return [[(v, n, inner * after) for v, n, inner in row] * before]
-    if len(old) == 1 and not any(inner % prod(new[1:]) for v, _, inner in row if v != STILL):         # and parted again
+    if len(old) == 1 and not any(inner % prod(new[1:]) for v, _, inner in row if v != _STILL):         # and parted again
         parted = [(v, n, inner // prod(new[1:])) for v, n, inner in row]
-        if STILL not in (v for v, *_ in row): return [parted] + [_still(n) for n in new[1:]]
+        if _STILL not in (v for v, *_ in row): return [parted] + [_still(n) for n in new[1:]]
     raise _Refused(f'it regroups axes of sizes {[n for n, _ in old]} as {new}, across units')
 
-# %% ../nbs/06_tracing.ipynb #108082f3
+# %% ../nbs/06_tracing.ipynb #5265adf7
 @_rule('conv1d conv2d conv3d')
 def _conv(t, out, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     channel, (opened, taken, *kernel) = len(x.shape) - len(weight.shape) + 1, weight.rows
@@ -617,7 +617,7 @@ def _conv_module(t, out, m, x): return _conv(t, out, x, t.of(m.weight), t.of(m.b
 @_rule('ConvTranspose1d ConvTranspose2d ConvTranspose3d')
 def _conv_transpose_module(t, out, m, x, *size, **options): return _conv_transpose(t, out, x, t.of(m.weight), t.of(m.bias), groups=m.groups)
 
-# %% ../nbs/06_tracing.ipynb #d358ecf6
+# %% ../nbs/06_tracing.ipynb #7c04366b
 def _vectors(t, x, vectors, axis=1):
     "Vectors with one entry per unit of an axis"
     t.unite(x.rows[axis], *(v.rows[0] for v in vectors if v is not None))
@@ -640,7 +640,7 @@ def _prelu(t, out, x, weight): return _vectors(t, x, [weight], min(1, len(x.shap
 @_rule('PReLU')
 def _prelu_module(t, out, m, x): return _prelu(t, out, x, t.of(m.weight))
 
-# %% ../nbs/06_tracing.ipynb #eb5fba29
+# %% ../nbs/06_tracing.ipynb #3cd1ec4f
 @_rule('layer_norm rms_norm')
 def _layer_norm(t, out, x, normalized_shape, weight=None, bias=None, eps=None):
     for v in _tensors((weight, bias)):
@@ -658,7 +658,7 @@ def _group_norm(t, out, x, groups, weight=None, bias=None, eps=None):
 @_rule('GroupNorm')
 def _group_norm_module(t, out, m, x): return _group_norm(t, out, x, m.num_groups, t.of(m.weight), t.of(m.bias))
 
-# %% ../nbs/06_tracing.ipynb #06fe10aa
+# %% ../nbs/06_tracing.ipynb #150d0322
 _POOLS = 'MaxPool AvgPool AdaptiveAvgPool AdaptiveMaxPool LPPool ReflectionPad ReplicationPad ZeroPad ConstantPad CircularPad max_pool avg_pool adaptive_avg_pool adaptive_max_pool lp_pool'
 @_rule(' '.join(f'{name}{k}d' for name in _POOLS.split() for k in (1, 2, 3)), 'interpolate upsample Upsample UpsamplingNearest2d UpsamplingBilinear2d')
 def _spatial(t, out, *args, **kwargs):
@@ -668,7 +668,7 @@ def _spatial(t, out, *args, **kwargs):
     t.freeze(*x.rows[k:])
     return x.rows[:k] + [_still(n) for n in out.shape[k:]]
 
-# %% ../nbs/06_tracing.ipynb #eb2bb350
+# %% ../nbs/06_tracing.ipynb #56896bff
 @_rule('cat concat concatenate')
 def _cat(t, out, tensors, dim=0, axis=None):
     dim = (dim if axis is None else axis) % out.ndim
@@ -692,7 +692,7 @@ def _transpose(t, out, x, *args, **kwargs):
     numbered = torch.empty(tuple(range(1, len(x.shape) + 1)), device='meta')
     return [x.rows[n - 1] for n in getattr(torch.Tensor, t.op)(numbered, *args, **kwargs).shape]
 
-# %% ../nbs/06_tracing.ipynb #2c603ac0
+# %% ../nbs/06_tracing.ipynb #9d471f17
 @_rule('matmul bmm mm')
 def _matmul(t, out, x, y):
     _take_in(t, x, -1, y.rows[-2 if len(y.shape) > 1 else -1])
@@ -720,7 +720,7 @@ def _getattr(t, out, x, name):
 @_rule('size dim numel nelement ndimension len is_floating_point')
 def _facts(t, out, *args): return out
 
-# %% ../nbs/06_tracing.ipynb #25e7fbfe
+# %% ../nbs/06_tracing.ipynb #84731c7c
 def _by_number(t, x, axes):
     for axis in axes:
         if not t.stays(x.rows[axis]): raise _Refused(f'it takes the units along axis {axis % len(x.shape)} by their numbers')
@@ -749,7 +749,7 @@ def _pad(t, out, x, *args, **kwargs):
     _by_number(t, x, grown)
     return [_still(n) if i in grown else row for i, (n, row) in enumerate(zip(out.shape, x.rows))]
 
-# %% ../nbs/06_tracing.ipynb #42ab998d
+# %% ../nbs/06_tracing.ipynb #e48935c0
 @_rule('getitem')
 def _getitem(t, out, x, index):
     if not isinstance(x, _Value): return x[index]                             # of a tuple
@@ -766,7 +766,7 @@ def _getitem(t, out, x, index):
             axis += 1
     return rows
 
-REASONS |= {name: reason for names, reason in {
+_REASONS |= {name: reason for names, reason in {
     'MultiheadAttention Transformer TransformerEncoder TransformerEncoderLayer TransformerDecoder TransformerDecoderLayer scaled_dot_product_attention multi_head_attention_forward':
         'attention parts the units into heads',
     'RNN LSTM GRU RNNCell LSTMCell GRUCell': 'a recurrent layer keeps the weights of several gates in one tensor',

@@ -371,7 +371,7 @@ def _tensors(x):
     inside = x.values() if isinstance(x, dict) else x if isinstance(x, (tuple, list)) else ()
     return [v for y in inside for v in _tensors(y)]
 
-# %% ../nbs/06_tracing.ipynb #5887eafd
+# %% ../nbs/06_tracing.ipynb #d09b7804
 def _label(t, node, out):
     "What is known of a node's result"
     args, kwargs = (fx.node.map_arg(x, t.labels.get) for x in (node.args, node.kwargs))
@@ -382,19 +382,21 @@ def _label(t, node, out):
     if node.op in ('placeholder', 'output') or not tensors: return _stays(out, node)
     module = t.fetch_attr(node.target) if node.op == 'call_module' else None
     t.op = type(module).__name__ if module is not None else node.target if node.op == 'call_method' else node.target.__name__
-    try: label = _apply_rule(t, node, out, *([module] if module is not None else []), *args, **kwargs)
+    try: label = _apply_rule(t, node, out, (module, *args) if module is not None else args, kwargs)
     except _Refused as e: return _refuse(t, node, out, module, tensors, e)
     if isinstance(out, Tensor): label = _Value(out.shape, label.rows if isinstance(label, _Value) else label, node)
     if t.op in _NONLINEAR: t.reads += [(label, axis) for axis in range(out.ndim)]
     return label
 
-def _apply_rule(t, node, out, *args, **kwargs):
+def _apply_rule(t, node, out, args, kwargs):
     "The labels that the rule for this operation gives; raises `_Refused` where there is none"
     if node.op == 'call_module' and (reason := _altered(args[0])): raise _Refused(reason)
     name = t.op if node.op == 'call_module' else t.op.rstrip('_')                     # relu_ is relu, in place
     if node.op == 'call_function' and (node.target.__module__ or 'torch').split('.')[0] not in _LIBRARIES: raise _Refused('a function of its own')
     if name not in _RULES: raise _Refused(_REASONS.get(name, 'there is no rule for it'))
-    if 'input' in kwargs: args = kwargs.pop('input'), *args
+    if kwargs.get('out') is not None: raise _Refused('it writes into another tensor')
+    if 'input' in kwargs: args = kwargs['input'], *args
+    kwargs = {k: v for k, v in kwargs.items() if k not in ('input', 'out')}
     try: inspect.signature(_RULES[name]).bind(t, out, *args, **kwargs)
     except TypeError: raise _Refused('there is no rule for these arguments') from None
     return _RULES[name](t, out, *args, **kwargs)
@@ -428,13 +430,13 @@ def _altered(module):
         return ("it has hooks, which may change what it computes (remove them; after torch.nn.utils.prune, prune.remove makes "
                 "the mask permanent)")
 
-# %% ../nbs/06_tracing.ipynb #daaac212
+# %% ../nbs/06_tracing.ipynb #821c5014
 def trace_graph(
     model:nn.Module, # left as it is; in eval mode for the result to hold
 )->tuple[nn.Module,fx.Graph]: # a shallow copy of the model, for `torch.fx.Interpreter`, and its graph
     "The graph of a model's forward pass"
-    root, tracer = copy.copy(model), fx.Tracer(param_shapes_constant=True)            # fx stores constants on the root
-    tracer.proxy_buffer_attributes = True
+    root, tracer = copy.copy(model), fx.Tracer()                                      # fx stores constants on the root
+    tracer.proxy_buffer_attributes = True                                             # buffers are in the graph, as parameters are
     try: return root, tracer.trace(root)
     except Exception as e:
         raise UnsupportedOp(f"The forward pass can't be traced ({_first_line(e)}): let it not depend on the values of tensors, nor "
@@ -692,7 +694,7 @@ def _transpose(t, out, x, *args, **kwargs):
     numbered = torch.empty(tuple(range(1, len(x.shape) + 1)), device='meta')
     return [x.rows[n - 1] for n in getattr(torch.Tensor, t.op)(numbered, *args, **kwargs).shape]
 
-# %% ../nbs/06_tracing.ipynb #9d471f17
+# %% ../nbs/06_tracing.ipynb #786af869
 @_rule('matmul bmm mm')
 def _matmul(t, out, x, y):
     _take_in(t, x, -1, y.rows[-2 if len(y.shape) > 1 else -1])
@@ -712,6 +714,7 @@ def _einsum(t, out, equation, *tensors):
 
 @_rule('getattr')
 def _getattr(t, out, x, name):
+    if not isinstance(x, _Value): return x[('values', 'indices').index(name)]       # of what sort, topk and max give
     if name == 'data': return x.rows
     if name in ('T', 'mT', 'H', 'mH'): return x.rows[:-2] + x.rows[:-3:-1]
     if isinstance(out, Tensor): raise _Refused(f'there is no rule for the attribute {name}')

@@ -12,7 +12,7 @@ import torch
 from torch import fx, nn, Tensor
 from scipy.optimize import linear_sum_assignment
 from .core import SparseLTHError, check_seed, mode
-from .symmetry import PermSpec, SpecError, identity_perms, permute, trace_graph
+from .symmetry import PermSpec, SpecError, identity_perms, permute, trace_graph, _expect
 
 # %% ../nbs/07_matching.ipynb #bd46026e
 CONSTANT = 1e-10                              # a variance below this share of the mean square is none
@@ -166,6 +166,9 @@ def match_activations(
 )->Match: # on the CPU
     "Match the units of A to those of B by the correlation of their activations, in one pass"
     if tap not in ('last', 'mean'): raise SparseLTHError(f"tap is {tap!r}, expected 'last' or 'mean'.")
+    if not isinstance(autocast, (torch.dtype, type(None))): raise SparseLTHError(f"autocast is {autocast!r}, expected a type such as torch.bfloat16.")
+    if taps is not None and not (isinstance(taps, dict) and all(isinstance(m, str) for m in taps.values())):
+        raise SparseLTHError(f"taps is {taps!r}, expected {{group: name of a module}}.")
     states, match = _check_pair(spec, model_a, model_b), Match({}, {})
     if parity: taps = {**getattr(model_b, 'reference_taps', {}), **(taps or {})}
     moments = _gather(_places(spec, model_b, tap, taps), spec.sizes, model_a, model_b, batches, _BatchMoments if parity else _Moments, autocast)
@@ -189,6 +192,7 @@ def _assign(match, group, c, ties=0):
 # %% ../nbs/07_matching.ipynb #ae2ab38d
 def _check_pair(spec, model_a, model_b):
     "The states of B and A, if spec and models belong together"
+    _expect(spec=(spec, PermSpec), model_a=(model_a, nn.Module), model_b=(model_b, nn.Module))
     shapes = [{name: (tuple(t.shape), t.dtype) for name, t in m.state_dict().items()} for m in (model_a, model_b)]
     if shapes[0] != shapes[1]:
         first = next(n for n in {**shapes[0], **shapes[1]} if shapes[0].get(n) != shapes[1].get(n))
@@ -251,6 +255,7 @@ class _BatchMoments:
     "The statistics of the paper's code: averages over batches"
     def __init__(self): self.n, self.sums = 0, [0] * 5
     def add(self, z_b, z_a):
+        if len(z_a) < 2: raise SparseLTHError("A batch has one sample, expected two or more for its deviation: take larger batches, or parity=False.")
         z_b, z_a = z_b.double(), z_a.double()
         batch = z_b.mean(0), z_a.mean(0), z_b.std(0), z_a.std(0), z_b.T @ z_a / len(z_a)
         self.n, self.sums = self.n + 1, [s + x for s, x in zip(self.sums, batch)]
@@ -267,6 +272,8 @@ def match_weights(
     seed:int=0, # of the order in which groups are visited
 )->Match: # its correlations are cosines of the units' weights, given the other groups
     "Match the units of A to those of B by their weights alone (Git Re-Basin's coordinate descent)"
+    _expect(spec=(spec, PermSpec), state_a=(state_a, dict), state_b=(state_b, dict))
+    check_seed(seed)
     places = _weight_places(spec, state_a, state_b)
     generator, match, gain, improved = torch.Generator().manual_seed(seed), Match(identity_perms(spec), {}), {}, True
     while improved:

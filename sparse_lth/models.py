@@ -8,6 +8,7 @@ __all__ = ['MLP', 'VGG11', 'ResNet20', 'init_state', 'prunable']
 # %% ../nbs/03_models.ipynb #5814bcef
 import copy, fnmatch, math
 from itertools import pairwise
+from numbers import Real
 import torch
 from torch import nn, Tensor
 from .core import SparseLTHError, check_seed, layer_weights, seeded
@@ -52,8 +53,8 @@ class VGG11(nn.Module):
 
 def _channels(n):
     "A number of channels; raises unless it is whole and positive"
-    if n < 1 or n != int(n):
-        raise SparseLTHError(f"The width gives {n:g} channels, expected a whole number from 1: take a whole width, or a fraction such as 1/4.")
+    if not isinstance(n, Real) or n < 1 or n != int(n):
+        raise SparseLTHError(f"The width gives {n} channels, expected a whole number from 1: take a whole width, or a fraction such as 1/4.")
     return int(n)
 
 # %% ../nbs/03_models.ipynb #a30f794b

@@ -180,6 +180,7 @@ def check_spec(
     each:bool=True, # show that every tensor counts, by one forward pass each; False: only that nothing is missing
 ):
     "Raise `SpecError`, naming the group, unless the spec is a symmetry of the model"
+    _expect(spec=(spec, PermSpec), model=(model, nn.Module))
     twin = copy.deepcopy(model).double()
     if set(twin.state_dict()) != set(spec.axes):
         raise SpecError(f"The spec and the model differ in {sorted(set(twin.state_dict()) ^ set(spec.axes))}: list "
@@ -199,6 +200,13 @@ def check_spec(
                     "group, or use an example that reaches it.")
 
 # %% ../nbs/06_symmetry.ipynb #97fade1c
+def _expect(**things):
+    "Raise unless each thing, given as name=(value, type), has its type"
+    for name, (value, kind) in things.items():
+        if not isinstance(value, kind):
+            hint = {PermSpec: 'pass what `trace_spec` returns', nn.Module: 'pass the model itself', dict: 'pass `model.state_dict()`'}[kind]
+            raise SparseLTHError(f"{name} is a {type(value).__name__}, expected a {kind.__name__}: {hint}.")
+
 def _forward(model, own, example):
     "A function from states to all outputs of a model on an example, as one vector"
     inputs = example if isinstance(example, (tuple, list)) else (example,)
@@ -401,7 +409,7 @@ def _apply_rule(t, node, out, args, kwargs):
     except TypeError: raise _Refused('there is no rule for these arguments') from None
     return _RULES[name](t, out, *args, **kwargs)
 
-# %% ../nbs/06_tracing.ipynb #f448d21e
+# %% ../nbs/06_tracing.ipynb #f42c687d
 _RULES, _REASONS, _NONLINEAR = {}, {}, set()                      # by name: how to label, why it is refused, where units are read
 _LIBRARIES = 'torch', '_operator', 'builtins', 'math', 'torchvision'
 
@@ -423,6 +431,7 @@ def _refuse(t, node, out, module, tensors, reason):
 
 def _altered(module):
     "Why a module may compute something else than its class says, if it may"
+    if any(map(nn.parameter.is_lazy, module.parameters(recurse=False))): return 'its sizes are not known yet (run the model on a batch once)'
     if parametrize.is_parametrized(module):
         return ("its weight is parametrized, made from other tensors at each call (torch.nn.utils.parametrize."
                 "remove_parametrizations makes it plain)")
@@ -430,7 +439,7 @@ def _altered(module):
         return ("it has hooks, which may change what it computes (remove them; after torch.nn.utils.prune, prune.remove makes "
                 "the mask permanent)")
 
-# %% ../nbs/06_tracing.ipynb #821c5014
+# %% ../nbs/06_tracing.ipynb #6b917a7e
 def trace_graph(
     model:nn.Module, # left as it is; in eval mode for the result to hold
 )->tuple[nn.Module,fx.Graph]: # a shallow copy of the model, for `torch.fx.Interpreter`, and its graph
@@ -450,7 +459,7 @@ def trace_spec(
 )->PermSpec: # with `taps` for matching; see `check_spec` for a proof
     "Find which axes of which tensors may be permuted together"
     if unknown not in ('refuse', 'freeze'): raise SparseLTHError(f"unknown is {unknown!r}, expected 'refuse' or 'freeze'.")
-    if not isinstance(model, nn.Module): raise SparseLTHError(f"model is a {type(model).__name__}, expected a torch.nn.Module.")
+    _expect(model=(model, nn.Module))
     _check_plain(model, unknown)
     inputs = example if isinstance(example, (tuple, list)) else (example,)
     with mode(model, False):

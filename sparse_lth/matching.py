@@ -85,6 +85,7 @@ class _Reading(fx.Interpreter):
         for keep in self.show.get(node.name, ()): keep(out)
         return out
 
+# %% ../nbs/07_matching.ipynb #61346abe
 def _node_of(model, path):
     "The node of a model's graph that gives a module's output"
     names = []
@@ -109,6 +110,7 @@ def _watch(model, places, sizes, stack):
             if side != 'node': stack.callback(hook.remove)
     return _Reading(model, nodes).run if nodes else model, seen
 
+# %% ../nbs/07_matching.ipynb #360f02b5
 def _units_of(x, group, size, axis, start, inner):
     "The activations of a group's units, copied: (samples, units)"
     if axis is None: axis = 1 if x.shape[1] == size else -1                  # a tap by hand: channels first, or features last
@@ -230,6 +232,7 @@ def _precision(stack, device, autocast):
     stack.callback(setattr, torch.backends.cuda.matmul, 'allow_tf32', before)
     torch.backends.cuda.matmul.allow_tf32 = False
 
+# %% ../nbs/07_matching.ipynb #8103bbcf
 def _inputs_of(batches, model_a, model_b):
     "The input tensors of batches; raises unless there are some, on the models' device and of their type"
     if isinstance(batches, Tensor):

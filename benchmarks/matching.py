@@ -2,46 +2,23 @@
 
     python benchmarks/matching.py IMAGES [--quick]
 
-IMAGES is a folder with train/CLASS/*.jpg (or .png) of 32x32 images, or a tar archive of one. Two networks are trained briefly on it. The plain side is what one would
+IMAGES is what `load_data` takes: 'cifar10', or a folder or tar archive with train/CLASS and test/CLASS of 32x32 images. Two networks are trained briefly on it. The plain side is what one would
 write first: for each group, the part of both networks up to where the group is read runs over all batches, products in float64. It permutes nothing on the way, since
 that would change no correlation. All sides see the same cached batches, in turn within one run, on one thread; a ratio is that of the times of one turn.
 Results go to results/benchmarks/matching.json.
 """
-import io, json, statistics, sys, tarfile, time
+import json, statistics, sys, time
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
-from sparse_lth.data import Batches, Data
+from sparse_lth.core import SparseLTHError
+from sparse_lth.data import Batches, Data, load_data
 from sparse_lth.matching import match_activations
 from sparse_lth.models import ResNet20, init_state
 from sparse_lth.symmetry import trace_spec
 from sparse_lth.training import TrainConfig, fit
-
-
-def contents(path, wanted):
-    "The names of all images of the training set, and the bytes of those wanted; an archive is read once through"
-    image = lambda name: 'train/' in name and name.endswith(('.jpg', '.jpeg', '.png'))
-    if path.is_dir():
-        found = {str(p.relative_to(path)): p for p in path.rglob('*.*')}
-        return {n: p.read_bytes() if wanted(n) else None for n, p in found.items() if image(n)}
-    with tarfile.open(path) as archive:
-        return {m.name: archive.extractfile(m).read() if wanted(m.name) else None for m in archive if m.isfile() and image(m.name)}
-
-
-def load(path, count):
-    "So many images in a fixed random order, as `Data`; its test set is a part that nobody looks at"
-    names = sorted(contents(path, lambda name: False))
-    chosen = [names[i] for i in np.random.default_rng(0).permutation(len(names))[:count]]
-    found, classes = contents(path, set(chosen).__contains__), sorted({n.split('/')[-2] for n in names})
-    images = [np.asarray(Image.open(io.BytesIO(found[n])).convert('RGB')) for n in chosen]
-    x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-    y = torch.tensor([classes.index(n.split('/')[-2]) for n in chosen])
-    scaled = x.float() / 255
-    return Data(x, y, x[:10], y[:10], len(classes), tuple(scaled.mean((0, 2, 3)).tolist()), tuple(scaled.std((0, 2, 3)).tolist()))
 
 
 def trained_pair(width, data, batches):
@@ -137,13 +114,13 @@ def enough_images(data, training, few, many):
 
 
 if __name__ == '__main__':
-    paths, quick = [Path(a) for a in sys.argv[1:] if not a.startswith('-')], '--quick' in sys.argv
-    if not paths or not paths[0].exists():
-        print(f"benchmarks/matching.py: {'there is no ' + str(paths[0]) if paths else 'left out, since it needs images'}; run it as python benchmarks/matching.py IMAGES, "
-              'with a folder or tar archive of 32x32 images in train/CLASS/')
-        sys.exit(bool(paths))
+    sources, quick = [a for a in sys.argv[1:] if not a.startswith('-')], '--quick' in sys.argv
+    if not sources:
+        print("benchmarks/matching.py: left out, since it needs images; run it as python benchmarks/matching.py IMAGES, with 'cifar10' or a folder or tar archive of 32x32 images")
+        sys.exit()
     torch.set_num_threads(1)
-    data = load(paths[0], 1024 if quick else 36_864)
+    try: data = load_data(sources[0]).head(1024 if quick else 36_864)
+    except SparseLTHError as e: sys.exit(f'benchmarks/matching.py: {e}')
     rows = [compare(1, data, 2 if quick else 120, 64 if quick else 512, 1 if quick else 5), compare(4, data, 1 if quick else 16, 64 if quick else 128, 1 if quick else 3)]
     for r in rows:
         print(f"width {r['width']}, {r['images']} images:", ', '.join('{0} {median} [{low}..{high}] times as fast, {1} of {2} groups identical, objective lost {3}'.format(
@@ -152,5 +129,5 @@ if __name__ == '__main__':
     print(f"objective lost against {images['of']} images:", images['objective_lost'])
     if not quick:
         out = Path(__file__).resolve().parents[1]/'results'/'benchmarks'/'matching.json'
-        out.write_text(json.dumps(dict(what='ResNet-20, one thread: time of a pass per group over that of match_activations, interleaved; images: CIFAR-10 (JPEG copy)', torch=torch.__version__,
+        out.write_text(json.dumps(dict(what='ResNet-20, one thread: time of a pass per group over that of match_activations, interleaved; images: ' + Path(sources[0]).name, torch=torch.__version__,
                                        rows=rows, enough_images=images), indent=1) + '\n')

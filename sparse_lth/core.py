@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ROLES', 'LINES', 'INK', 'LABELS', 'STYLE', 'SparseLTHError', 'check_seed', 'derived_seed', 'seeded', 'check_masks',
-           'check_state', 'apply_masks', 'layer_weights', 'sparsity', 'mode', 'import_torchvision', 'write_whole',
-           'checksum', 'save', 'load', 'use_style']
+           'check_state', 'apply_masks', 'layer_weights', 'sparsity', 'mode', 'check_device', 'import_torchvision',
+           'whole_file', 'write_whole', 'checksum', 'save', 'load', 'facts', 'use_style']
 
 # %% ../nbs/00_core.ipynb #4483c5a7
 import hashlib, os, sys
@@ -14,8 +14,8 @@ from numbers import Integral
 from pathlib import Path
 import matplotlib, numpy as np, torch
 from torch import nn, Tensor
-from safetensors import safe_open
-from safetensors.torch import save as to_safetensors
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 # %% ../nbs/00_core.ipynb #b69eb258
 class SparseLTHError(Exception):
@@ -144,6 +144,19 @@ def mode(
     finally:
         for m, training in before: m.training = training
 
+# %% ../nbs/00_core.ipynb #e5fb249b
+def check_device(
+    device, # such as 'cpu', 'cuda' or 'cuda:1'
+)->torch.device:
+    "The device by that name; raises if this machine or this PyTorch has none"
+    try: device = torch.device(device)
+    except (RuntimeError, TypeError) as e:
+        raise SparseLTHError(f"The device is {device!r}, expected 'cpu', 'cuda', or one of several such as 'cuda:1'.") from e
+    if device.type == 'cuda' and (device.index or 0) >= (n := torch.cuda.device_count()):
+        raise SparseLTHError(f"The device is '{device}', but this PyTorch sees {n or 'no'} CUDA device{'s' * (n != 1)}: use 'cpu', or "
+                             "install a CUDA build of PyTorch.")
+    return device
+
 # %% ../nbs/00_core.ipynb #2a14df46
 def import_torchvision():
     "The module torchvision, also where its compiled operators do not match PyTorch"
@@ -157,25 +170,30 @@ def import_torchvision():
     return torchvision
 
 # %% ../nbs/00_core.ipynb #0dfb7860
+@contextmanager
+def whole_file(
+    path:str|Path, # its folder is made if need be
+):
+    "A `with` block that writes to the path it is given; at its end that file takes the place of `path`, or vanishes if something failed"
+    path = Path(path)
+    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        with open(part, 'rb+') as f: os.fsync(f.fileno())
+        os.replace(part, path)
+    except (OSError, SafetensorError) as e:
+        raise SparseLTHError(f"'{path}' could not be written ({getattr(e, 'strerror', None) or e}): make "
+                             "room or choose another folder; nothing was changed.") from e
+    finally:
+        if part.parent.is_dir(): part.unlink(missing_ok=True)
+
 def write_whole(
     path:str|Path, # its folder is made if need be
     content:bytes|str, # everything that the file shall hold
 ):
     "Write a file completely or not at all"
-    path, content = Path(path), content.encode() if isinstance(content, str) else content
-    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, 'wb') as f:
-            f.write(content)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(part, path)
-    except OSError as e:
-        raise SparseLTHError(f"'{path}' could not be written ({e.strerror}, {len(content):,} bytes): make "
-                             "room or choose another folder; nothing was changed.") from e
-    finally:
-        if part.parent.is_dir(): part.unlink(missing_ok=True)
+    with whole_file(path) as part: part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 # %% ../nbs/00_core.ipynb #0f846f5a
 def checksum(tree:dict[str,Tensor])->str:
@@ -184,7 +202,7 @@ def checksum(tree:dict[str,Tensor])->str:
     for name, t in sorted(tree.items()):
         t = t.detach().cpu().contiguous()
         h.update(f'{name} {t.dtype} {tuple(t.shape)}\n'.encode())
-        h.update(t.flatten().view(torch.uint8).numpy().tobytes() if t.numel() else b'')
+        h.update(t.flatten().view(torch.uint8).numpy() if t.numel() else b'')
     return h.hexdigest()
 
 # %% ../nbs/00_core.ipynb #7e427fb9
@@ -194,8 +212,11 @@ def save(
     about:dict[str,str]=None, # facts to be found again, such as a configuration's hash
 ):
     "Write a dictionary of tensors to one file with a checksum, whole or not at all"
-    tree = {name: t.detach().cpu().contiguous().clone() for name, t in tree.items()}
-    write_whole(path, to_safetensors(tree, {**(about or {}), 'checksum': checksum(tree)}))
+    tree, memory = {name: t.detach().cpu().contiguous() for name, t in tree.items()}, set()
+    for name, t in tree.items():
+        if (at := t.untyped_storage().data_ptr()) in memory: tree[name] = t.clone()          # safetensors takes no shared memory
+        memory.add(at)
+    with whole_file(path) as part: save_file(tree, part, {**(about or {}), 'checksum': checksum(tree)})
 
 # %% ../nbs/00_core.ipynb #3194591e
 def load(
@@ -203,21 +224,32 @@ def load(
     about:dict[str,str]=None, # facts that must stand in the file as given
 )->dict[str,Tensor]: # on the CPU
     "Read what `save` wrote, refusing what is truncated, altered or about something else"
-    if not Path(path).is_file():
-        raise SparseLTHError(f"There is no file '{path}': check the path, or make the file with `save`.")
-    try:
-        with safe_open(path, 'pt') as f: facts, tree = f.metadata() or {}, {name: f.get_tensor(name) for name in f.keys()}
-    except Exception as e:
-        raise SparseLTHError(f"'{path}' is truncated or no safetensors file ({e}): delete it and make it "
-                             "again.") from e
-    if facts.get('checksum') != checksum(tree):
+    with _opened(path) as f: found, tree = f.metadata() or {}, {name: f.get_tensor(name) for name in f.keys()}
+    if found.get('checksum') != checksum(tree):
         raise SparseLTHError(f"'{path}' does not match its checksum: it was altered or not written by `save`; delete "
                              "it and make it again.")
     for k, v in (about or {}).items():
-        if facts.get(k) != v:
-            raise SparseLTHError(f"'{path}' has {k} {facts.get(k)!r}, expected {v!r}: it belongs to something else; "
+        if found.get(k) != v:
+            raise SparseLTHError(f"'{path}' has {k} {found.get(k)!r}, expected {v!r}: it belongs to something else; "
                                  "choose another file or folder.")
     return tree
+
+def facts(
+    path:str|Path, # a file written by `save`
+)->dict[str,str]:
+    "What `save` was told `about` a file, and its checksum, without reading the tensors"
+    with _opened(path) as f: return dict(f.metadata() or {})
+
+@contextmanager
+def _opened(path):
+    "A safetensors file for the length of a `with` block"
+    if not Path(path).is_file():
+        raise SparseLTHError(f"There is no file '{path}': check the path, or make the file with `save`.")
+    try:
+        with safe_open(path, 'pt') as f: yield f
+    except (OSError, SafetensorError) as e:
+        raise SparseLTHError(f"'{path}' is truncated or no safetensors file ({e}): delete it and make it "
+                             "again.") from e
 
 # %% ../nbs/00_core.ipynb #ac376ddf
 LINES = {

@@ -17,7 +17,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from tqdm import tqdm
 from . import __version__
-from .core import STYLE, SparseLTHError, derived_seed, load, save, sparsity, write_whole
+from .core import STYLE, SparseLTHError, check_device, derived_seed, load, save, sparsity, write_whole
 from .data import Batches, digits
 from .matching import match_activations
 from .models import MLP, init_state
@@ -135,7 +135,7 @@ def _train(w):
         three = starts(mlp_spec(model), w.done['match'][str(s)], masks, traj_a, traj_b, k)
         jobs += [(s, d, name, *start) for name, start in three.items()]
     seeds, data, names, states, masks = zip(*jobs)
-    config = replace(study.sparse, epochs=study.sparse.epochs - k)
+    config = study.sparse.after(k)
     runs = _sound(fit_many(model, states, data, config, masks=masks, progress=w.progress,
                            seeds=[derived_seed(s, 'sparse') for s in seeds]))
     tree = {s: {n: run.state for t, n, run in zip(seeds, names, runs) if t == s} for s in study.seeds}
@@ -149,6 +149,13 @@ def _hash(config)->str:
     "16 hex digits of a configuration and the format, whatever the order of the keys"
     return hashlib.sha256(json.dumps({'format': FORMAT, 'config': config}, sort_keys=True).encode()).hexdigest()[:16]
 
+_LATER = {'channels_last': False, 'bf16': False}      # options that came after the first records, and what those records mean
+
+def _settings(study):
+    "A study as plain data, later options left out where they say nothing, so that older stores and hashes stay valid"
+    leave = lambda config: {k: v for k, v in config.items() if k not in _LATER or v != _LATER[k]}
+    return json.loads(json.dumps({k: leave(v) if isinstance(v, dict) else v for k, v in asdict(study).items()}))
+
 def _record(w, model, data, state, start, network, seed, order, epochs, masks=None, at=0.):
     "What is kept of one trained network"
     study, stage = w.study, w.part.stage
@@ -159,7 +166,7 @@ def _record(w, model, data, state, start, network, seed, order, epochs, masks=No
     needs = {'dense': ['dense'], 'imp': ['dense', 'imp', 'rate'], 'train': ['dense', 'imp', 'rate', 'sparse']}[stage]
     loss, accuracy = evaluate(model, data, state=state)
     return identity | dict(true_sparsity=sparsity(masks, model) if masks else 0., test_accuracy=accuracy, test_loss=loss,
-                           config_hash=_hash(identity | {k: v for k, v in asdict(study).items() if k in needs}))
+                           config_hash=_hash(identity | {k: v for k, v in _settings(study).items() if k in needs}))
 
 def _provenance(device, seconds, nets):
     "Where and when, and the seconds of one network"
@@ -178,7 +185,7 @@ def open_store(
     store:str|Path, # a folder, made if need be
 )->Path:
     "The folder of a study, new or its own"
-    store, want = Path(store), {'format': FORMAT, 'study': json.loads(json.dumps(asdict(study)))}
+    store, want = Path(store), {'format': FORMAT, 'study': _settings(study)}
     if not (store/'study.json').exists():
         if store.exists() and (not store.is_dir() or any(p.name[0] != '.' for p in store.iterdir())):
             raise SparseLTHError(f"'{store}' exists and is no store of a study: choose a new folder with --store.")
@@ -213,12 +220,12 @@ def _nested(flat):
 def _keep(store, study, part, tree, records):
     "Write a finished part with its records"
     text = torch.frombuffer(bytearray(json.dumps(records).encode()), dtype=torch.uint8)
-    save(store/'parts'/f'{part.name}.safetensors', {**_flat(tree), 'records': text}, about={'study': _hash(asdict(study))})
+    save(store/'parts'/f'{part.name}.safetensors', {**_flat(tree), 'records': text}, about={'study': _hash(_settings(study))})
 
 def _kept(store, study, part, device='cpu'):
     "A finished part: its tree and records, or None"
     if not (path := store/'parts'/f'{part.name}.safetensors').exists(): return None
-    flat = load(path, about={'study': _hash(asdict(study))})
+    flat = load(path, about={'study': _hash(_settings(study))})
     records = json.loads(bytes(flat.pop('records').tolist()))
     return _nested({p: t.to(device) for p, t in flat.items()}), records
 
@@ -294,7 +301,7 @@ def publish(
     if len(frame) != total:
         raise SparseLTHError(f"'{store}' has {len(frame)} of {total} records: finish it first, by `sparse-lth "
                              f"reproduce --store {store}`.")
-    if name is None and study != json.loads(json.dumps(asdict(Study()))):
+    if name is None and study != _settings(Study()):
         raise SparseLTHError(f"'{store}' does not hold the default study, whose name '{study['dataset']}' is: give "
                              "another name, on the console by --name.")
     name = name or study['dataset']
@@ -338,11 +345,8 @@ def _console_study(a):
         raise SparseLTHError(f"--seeds is {a.seeds}, expected 1 to 20: the exact test goes through all 2^n sign "
                              "patterns.")
     if a.threads < 1: raise SparseLTHError(f"--threads is {a.threads}, expected a whole number from 1.")
-    gpu = torch.cuda.is_available()
-    if a.device == 'cuda' and not gpu:
-        raise SparseLTHError("--device is cuda, but this PyTorch sees no CUDA device: use --device cpu, or install a "
-                             "CUDA build of PyTorch.")
-    study, device = Study(seeds=tuple(range(a.seeds))), {'auto': 'cuda' if gpu else 'cpu'}.get(a.device, a.device)
+    device = check_device(a.device if a.device != 'auto' else 'cuda' if torch.cuda.is_available() else 'cpu')
+    study = Study(seeds=tuple(range(a.seeds)))
     return replace(study, widths=(32,), sparsities=(.9, .95)) if a.quick else study, device
 
 def _cost(width):

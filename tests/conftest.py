@@ -1,10 +1,11 @@
-import shutil, subprocess, sys
+import os, shutil, subprocess, sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
+CIFAR = os.environ.get('CIFAR10_IMAGES')                                          # CIFAR-10 as a folder or archive of images, where there is one
 
 
 @pytest.fixture

@@ -1,0 +1,256 @@
+"Images as users have them: real ones, downloads that break off, processes killed while they decode, disks and memories too small."
+import hashlib, io, json, os, pickle, re, signal, subprocess, sys, tarfile, threading, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from PIL import Image
+
+from conftest import CIFAR
+from sparse_lth.core import SparseLTHError, import_torchvision, load
+from sparse_lth.data import Batches, cifar10, class_counts, image_folder, load_data, svhn
+from sparse_lth.models import ResNet20, init_state, prunable
+from sparse_lth.pruning import magnitude_masks
+from sparse_lth.training import TrainConfig, fit, with_test
+
+needs_cifar = pytest.mark.skipif(not CIFAR, reason='no CIFAR-10 as an image folder: set CIFAR10_IMAGES to a folder or archive of it')
+TENSORS = 'train_x', 'train_y', 'test_x', 'test_y'
+
+
+def same(a, b): return all(torch.equal(getattr(a, k), getattr(b, k)) for k in TENSORS)
+
+
+@pytest.fixture(scope='module')
+def cifar(tmp_path_factory):
+    "All of CIFAR-10, and the folder with its cache"
+    cache = tmp_path_factory.mktemp('cache')
+    return load_data(CIFAR, cache=cache), cache
+
+
+@needs_cifar
+def test_all_of_cifar10(cifar):
+    data, cache = cifar
+    assert class_counts(data).values.tolist() == [[5000, 1000]] * 10
+    assert data.classes == ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
+    assert torch.allclose(torch.tensor([data.mean, data.std]), torch.tensor([[.4914, .4822, .4465], [.2470, .2435, .2616]]), atol=.003)
+    assert set(data.train_y[:1000].tolist()) == set(range(10))                    # the first are a fair sample
+    file, = cache.iterdir()
+    written = file.stat().st_mtime_ns
+    assert same(load_data(CIFAR, cache=cache), data) and file.stat().st_mtime_ns == written
+    with open(file, 'r+b') as f:
+        f.seek(-1000, 2)
+        f.write(bytes(range(200)))
+    assert same(load_data(CIFAR, cache=cache), data) and file.stat().st_mtime_ns > written
+
+
+@needs_cifar
+def test_augmented_batches_are_torchvisions_to_the_last_bit(cifar):
+    data = cifar[0]
+    f, paper = import_torchvision().transforms.functional, ((.485, .456, .406), (.229, .224, .225))
+    data = type(data)(*(getattr(data, k) for k in TENSORS), 10, *paper, data.classes)
+    for channels_last in False, True:
+        batches = Batches(data, 128, shuffle=True, augment=True, seed=3, channels_last=channels_last)
+        for epoch in 0, 5:
+            x, y = next(batches.epoch(epoch))
+            order, (top, left, flip) = batches.order(epoch)[:128], batches.crops(epoch)
+            assert torch.equal(y, data.train_y[order]) and {top.min().item(), top.max().item()} == {0, 8} and .45 < flip.float().mean() < .55
+            for i, t, l, mirror, ours in zip(order, top.tolist(), left.tolist(), flip, x):
+                window = f.crop(f.pad(Image.fromarray(data.train_x[i].permute(1, 2, 0).numpy()), 4), t, l, 32, 32)
+                assert torch.equal(f.normalize(f.to_tensor(f.hflip(window) if mirror else window), *paper), ours)
+
+
+@needs_cifar
+def test_a_sparse_resnet_learns_from_photographs(cifar):
+    data = cifar[0].head(4096, 1000)
+    model = ResNet20(1/2)
+    model.load_state_dict(init_state(model, 0))
+    masks = magnitude_masks(model.state_dict(), prunable(model), .5)
+    config = TrainConfig(3, .08, augment=True, channels_last=True, bf16=True)
+    run = fit(model, data, config, masks=masks, epoch_hooks=[with_test(data, every=3)])
+    assert run.history[-1]['train_loss'] < run.history[0]['train_loss'] - .1 and run.history[-1]['test_accuracy'] > .25     # .1 is chance
+    assert all((run.state[n][~m] == 0).all() for n, m in masks.items())
+
+
+def cifar_archive():
+    "60,000 images in CIFAR-10's own format, each of one grey that tells its class, and what torchvision must believe of them"
+    md5, files = lambda raw: hashlib.md5(raw).hexdigest(), {}
+    for name in [f'data_batch_{i}' for i in range(1, 6)] + ['test_batch']:
+        labels = np.arange(10_000) % 10
+        files[name] = pickle.dumps({'data': np.repeat(labels[:, None] * 20, 3072, 1).astype(np.uint8), 'labels': labels.tolist()})
+    files['batches.meta'] = pickle.dumps({'label_names': [f'class {i}' for i in range(10)]})
+    with tarfile.open(fileobj=(out := io.BytesIO()), mode='w:gz', compresslevel=1) as archive:
+        for name, raw in files.items():
+            info = tarfile.TarInfo(f'cifar-10-batches-py/{name}')
+            info.size = len(raw)
+            archive.addfile(info, io.BytesIO(raw))
+    lists = dict(train_list=[[f'data_batch_{i}', md5(files[f'data_batch_{i}'])] for i in range(1, 6)], test_list=[['test_batch', md5(files['test_batch'])]])
+    return out.getvalue(), lists | dict(tgz_md5=md5(out.getvalue()), meta=dict(filename='batches.meta', key='label_names', md5=md5(files['batches.meta'])))
+
+
+@pytest.fixture
+def server():
+    "CIFAR-10's server on this machine; it sends half and then waits while `slow` is set, and cuts off there while `broken` is"
+    content, facts = cifar_archive()
+    class Handler(BaseHTTPRequestHandler):
+        slow, broken = threading.Event(), threading.Event()
+        def do_HEAD(self):
+            self.send_response(200)
+            self.send_header('Content-Length', str(len(content)))
+            self.end_headers()
+        def do_GET(self):
+            self.do_HEAD()
+            self.wfile.write(content[:len(content) // 2])
+            if self.broken.is_set(): return
+            for _ in range(600):
+                if self.slow.is_set(): time.sleep(.1)
+            try: self.wfile.write(content[len(content) // 2:])
+            except OSError: pass
+        def log_message(self, *_): pass
+    with ThreadingHTTPServer(('127.0.0.1', 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield Handler, facts | dict(url=f'http://127.0.0.1:{http.server_port}/cifar-10-python.tar.gz'), http.shutdown
+        http.shutdown()
+
+
+LOAD = """
+import json, sys
+from sparse_lth.core import SparseLTHError, import_torchvision
+from sparse_lth.data import cifar10
+for name, value in json.loads(sys.argv[1]).items(): setattr(import_torchvision().datasets.CIFAR10, name, value)
+try: data = cifar10(cache=sys.argv[2])
+except SparseLTHError as e: sys.exit(str(e))
+print(len(data.train_x), data.classes[3], [data.train_x[data.train_y == c].float().mean().item() for c in range(10)])
+"""
+
+
+def start(facts, cache):
+    "A process that downloads; it can be interrupted although the shell that runs the tests may not"
+    return subprocess.Popen([sys.executable, '-c', LOAD, json.dumps(facts), cache], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {'no_proxy': '*'},
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+
+
+def wait_for(condition, process):
+    for _ in range(600):
+        if condition(): return
+        assert process.poll() is None, process.communicate()
+        time.sleep(.05)
+    raise AssertionError('it did not come')
+
+
+def test_a_download_that_breaks_off(server, tmp_path):
+    handler, facts, shutdown = server
+    arrived = lambda: [p for p in tmp_path.rglob('*.gz') if p.stat().st_size]
+    handler.slow.set()
+    for sign, left in (signal.SIGINT, 0), (signal.SIGKILL, 1):
+        process = start(facts, tmp_path)
+        wait_for(arrived, process)
+        process.send_signal(sign)
+        process.communicate(timeout=60)
+        assert process.returncode != 0
+        found = list(tmp_path.iterdir())
+        assert len(found) == left and all(re.fullmatch(r'\..*\.part', p.name) for p in found)          # nothing that looks whole
+    handler.slow.clear()
+    handler.broken.set()
+    process = start(facts, tmp_path)
+    said = process.communicate(timeout=120)[1].splitlines()[-1]
+    assert process.returncode == 1 and said.startswith('CIFAR10 could not be downloaded (') and 'pass root=' in said
+    handler.broken.clear()
+    os.utime(found[0], (0, 0))                                                    # what was killed long ago is cleared away
+    process = start(facts, tmp_path)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert out.split(maxsplit=3)[0] == '50000' and 'class 3' in out and json.loads(out[out.index('['):]) == [20. * c for c in range(10)]
+    assert '100%' in err                                                          # a bar was shown
+    assert [p.name for p in tmp_path.iterdir()] == ['cifar10.safetensors']
+    shutdown()
+    process = start(facts, tmp_path)
+    assert process.communicate(timeout=120)[0] == out                             # no network needed any more
+
+
+def test_files_that_torchvision_has_already(server, tmp_path, monkeypatch):
+    handler, facts, _ = server
+    dataset = import_torchvision().datasets.CIFAR10
+    for name, value in facts.items(): monkeypatch.setattr(dataset, name, value)
+    dataset(tmp_path/'here', download=True)
+    data = cifar10(tmp_path/'here', cache=False, stats='paper')
+    assert (tuple(data.train_x.shape), tuple(data.test_x.shape), data.std) == ((50_000, 3, 32, 32), (10_000, 3, 32, 32), (.229, .224, .225))
+    (tmp_path/'here'/'cifar-10-batches-py'/'test_batch').write_bytes(b'altered')
+    with pytest.raises(SparseLTHError, match='is not in .*, or damaged'): cifar10(tmp_path/'here', cache=False)
+
+
+def test_svhn(tmp_path, monkeypatch):
+    from scipy.io import savemat
+    from sparse_lth.data import COUNTS
+    dataset, lists = import_torchvision().datasets.SVHN, {}
+    for split, counts in zip(('train', 'test'), COUNTS['svhn']):
+        labels = np.repeat(np.arange(10), counts)
+        images = np.zeros((32, 32, 3, len(labels)), np.uint8)
+        images[0, 1, 2] = labels                                                  # row 0, column 1, blue
+        savemat(path := tmp_path/f'{split}_32x32.mat', {'X': images, 'y': np.where(labels, labels, 10)[:, None].astype(np.uint8)}, do_compression=True)
+        lists[split] = ['', path.name, hashlib.md5(path.read_bytes()).hexdigest()]
+    monkeypatch.setattr(dataset, 'split_list', lists)
+    data = svhn(tmp_path, cache=False, stats='paper')
+    for x, y in (data.train_x, data.train_y), (data.test_x, data.test_y):
+        assert torch.equal(x[:, 2, 0, 1].long(), y) and x[:, :2].max() == 0
+    assert (len(data.train_x), len(data.test_x), data.classes[0]) == (73_257, 26_032, '0')
+
+
+@pytest.fixture
+def many_pictures(tmp_path):
+    "4,000 pictures of 64x64 pixels, which take a while"
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    for split in 'train', 'test':
+        for c in 'cat', 'dog':
+            folder = tmp_path/'pictures'/split/c
+            folder.mkdir(parents=True)
+            noise.save(folder/'0.png')
+            for i in range(1, 1000): os.link(folder/'0.png', folder/f'{i}.png')
+    return tmp_path/'pictures'
+
+
+@pytest.mark.parametrize('sign', [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_while_decoding(many_pictures, tmp_path, sign):
+    code = f"from sparse_lth.data import image_folder; print('go', flush=True); image_folder({str(many_pictures)!r}, cache={str(tmp_path/'cache')!r})"
+    run = lambda: subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    process = run()
+    assert process.stdout.readline() == 'go\n'
+    said = ''
+    while ' images/s' not in said: said += process.stderr.read(20)                # the bar has begun
+    process.send_signal(sign)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert not (tmp_path/'cache').exists() or list((tmp_path/'cache').iterdir()) == []
+    process = run()
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    file, = (tmp_path/'cache').iterdir()
+    assert load(file)['x'].shape == (4000, 3, 64, 64)
+
+
+def test_a_cache_on_a_full_disk(many_pictures, tmp_path):
+    "A disk of one megabyte, in a mount namespace of its own"
+    if subprocess.run(['unshare', '-rm', 'true'], capture_output=True).returncode: pytest.skip('this system gives no mount namespace (unshare -rm)')
+    disk, program = tmp_path/'disk', tmp_path/'program.py'
+    disk.mkdir()
+    program.write_text(f"import os, sys\nfrom sparse_lth.core import SparseLTHError\nfrom sparse_lth.data import image_folder\ntry: image_folder({str(many_pictures)!r}, cache={str(disk)!r}, progress=False)\n"
+                       f"except SparseLTHError as e: print(e, os.listdir({str(disk)!r}))")
+    done = subprocess.run(['unshare', '-rm', 'sh', '-c', f'mount -t tmpfs -o size=1m tmpfs {disk} && {sys.executable} {program}'], capture_output=True, text=True, timeout=300)
+    assert 'No space left on device' in done.stdout and 'make room or choose another folder' in done.stdout and done.stdout.endswith('[]\n'), done
+
+
+def test_a_folder_larger_than_the_memory(tmp_path):
+    "One large picture under so many names that together they have more pixels than this machine has bytes; nothing is patched"
+    side = 9000
+    n = 2 + psutil.virtual_memory().total // (2 * side**2)
+    for split in 'train', 'test':
+        for c in 'cat', 'dog': (tmp_path/'large'/split/c).mkdir(parents=True)
+    Image.new('L', (side, side)).save(first := tmp_path/'large'/'train'/'cat'/'0.png')
+    for split, c, count in ('train', 'cat', n), ('train', 'dog', 2), ('test', 'cat', 2), ('test', 'dog', 2):
+        for i in range(1, count): os.link(first, tmp_path/'large'/split/c/f'{i}.png')
+    need = 2 * (n - 1 + 1 + 3) * side**2 / 1e9
+    with pytest.raises(SparseLTHError, match=rf'needs {need:,.1f} GB of memory, but [\d.,]+ GB are free: use fewer images'):
+        image_folder(tmp_path/'large', cache=tmp_path/'cache', progress=False)
+    assert not (tmp_path/'cache').exists() or list((tmp_path/'cache').iterdir()) == []

@@ -7,6 +7,7 @@ __all__ = ['Data', 'digits', 'mean_and_std', 'crop_and_flip', 'Batches', 'SUFFIX
 
 # %% ../nbs/02_data.ipynb #3682a346
 from dataclasses import dataclass, replace
+from numbers import Integral
 import torch, torch.nn.functional as F
 from torch import Tensor
 from .core import SparseLTHError, check_device, check_seed, derived_seed
@@ -130,7 +131,8 @@ def _first(d, train, test):
     "`Data.head`"
     keep = dict(train=train, test=len(d.test_x) if test is None else test)
     for split, n in keep.items():
-        if not (isinstance(n, int) and 1 <= n <= (of := len(getattr(d, f'{split}_x')))):
+        of = len(getattr(d, f'{split}_x'))
+        if not (isinstance(n, Integral) and 1 <= n <= of):
             raise SparseLTHError(f"head has {split}={n!r}, expected a whole number from 1 to {of}, the number of {split} images.")
     return replace(d, **{k: getattr(d, k)[:keep[k[:-2]]] for k in _TENSORS})
 
@@ -186,7 +188,7 @@ class Batches(_Draws):
         channels_last:bool=False, # the memory layout of x, for images
     ):
         self.data, self.batch_size, self.shuffle, self.augment, self.split, self.seed = data, batch_size, shuffle, augment, split, seed
-        if split not in ('train', 'test'): raise SparseLTHError(f"split is {split!r}, expected 'train' or 'test'.")
+        _check_kinds(data, batch_size, split, limit, dtype)
         self.x, self.y = getattr(data, f'{split}_x')[:limit], getattr(data, f'{split}_y')[:limit]
         _check_batches(self)
         self.x = self.x.contiguous(memory_format=torch.channels_last if channels_last and self.x.ndim == 4 else torch.contiguous_format)
@@ -207,24 +209,32 @@ def _rows(x, index):
     return x.index_select(0, index) if x.is_contiguous() else x.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
 
 # %% ../nbs/02_data.ipynb #fe070b5d
+def _check_kinds(data, batch_size, split, limit, dtype):
+    "Raise unless all are what they should be"
+    whole = lambda v: isinstance(v, Integral) and v > 0
+    for name, value, ok, want in [
+            ('data', type(data).__name__, isinstance(data, Data), 'a Data, such as digits(seed=0)'), ('split', split, split in ('train', 'test'), "'train' or 'test'"),
+            ('batch_size', batch_size, whole(batch_size), 'a whole number from 1'), ('limit', limit, limit is None or whole(limit), 'a whole number from 1, or None'),
+            ('dtype', dtype, isinstance(dtype, torch.dtype) and dtype.is_floating_point, 'such as torch.float32')]:
+        if not ok: raise SparseLTHError(f"{name} is {value!r}, expected {want}.")
+
 def _check_batches(b):
     "Raise unless there is a seed where one is needed, and at least one batch"
     if b.shuffle or b.augment: check_seed(b.seed)
     if b.augment and b.x.ndim != 4:
         raise SparseLTHError("augment=True crops and flips images (n, channels, height, width), but x is "
                              f"{tuple(b.x.shape)}: set augment=False.")
-    if not len(b.x): raise SparseLTHError("limit leaves no images: expected at least 1.")
-    if not 0 < b.batch_size <= (len(b.x) if b.shuffle else b.batch_size):
+    if b.shuffle and b.batch_size > len(b.x):
         raise SparseLTHError(f"batch_size is {b.batch_size}, expected 1 to {len(b.x)}, the number of {b.split} images "
                              "in use: choose a smaller one.")
 
 # %% ../nbs/02_images.ipynb #56f6e7df
-import bz2, gzip, hashlib, io, json, lzma, os, shutil, tarfile, tempfile, time, zlib
+import bz2, gzip, hashlib, inspect, io, json, lzma, os, shutil, tarfile, tempfile, time, zlib
 import numpy as np, pandas as pd, psutil
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from http.client import HTTPException
 from pathlib import Path
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 from .core import facts, import_torchvision, load, save
 
@@ -282,9 +292,9 @@ def _names(path):
 
 def _members(path):
     "The files of a tar archive with functions that read them, in one pass to its end, which must be there"
-    with open(path, 'rb') as f: start, end = f.read(6), f.seek(-512, 2) and f.read()
-    packed = {b'\x1f\x8b': gzip.open, b'\xfd7': lzma.open, b'BZ': bz2.open}.get(start[:2])
-    if not packed and any(end): raise tarfile.ReadError('it does not end like a tar archive')
+    with open(path, 'rb') as f: start, end = f.read(2), f.seek(max(0, f.seek(0, 2) - 512)) and f.read()
+    packed = {b'\x1f\x8b': gzip.open, b'\xfd7': lzma.open, b'BZ': bz2.open}.get(start)
+    if not packed and any(end or b'?'): raise tarfile.ReadError('it does not end like a tar archive')
     with (packed or open)(path, 'rb') as f:
         with tarfile.open(fileobj=f, mode='r|') as archive:
             for m in archive:
@@ -336,7 +346,8 @@ def _decoded(raw, name, channels, size):
         channels = channels or (1 if image.mode in ('1', 'L', 'LA') else 3)
         image = image.convert('L' if channels == 1 else 'RGB')
     except Exception as e:                                                        # Pillow has many
-        raise SparseLTHError(f"'{name}' can't be read as an image ({e}): replace or remove it.") from e
+        why = 'in no format that Pillow knows' if isinstance(e, UnidentifiedImageError) else e
+        raise SparseLTHError(f"'{name}' can't be read as an image ({why}): replace or remove it.") from e
     if size: image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
     return np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
 
@@ -392,7 +403,7 @@ def image_folder(
     progress:bool=True, # show a bar while images are decoded
 )->Data: # uint8 (n, channels, height, width), in random order
     "The images of a folder or archive, decoded once"
-    _check_wishes(path := Path(path), test_share, channels, size)
+    _check_wishes(path := _path(path), test_share, channels, size)
     place = hashlib.sha256(repr((str(path.resolve()), channels, size)).encode()).hexdigest()[:8]
     tree, about = _cached(cache_folder(cache), f"{path.name.split('.')[0]}-{place}", _stamp(path, (channels, size)),
                           lambda: _read(path, _names(path), channels, size, progress))
@@ -418,6 +429,12 @@ def _split(x, y, classes, seed, share, path):
         if n == len(mine): raise SparseLTHError(f"'{path}' has {n} image{'s' * (n > 1)} of class {name!r}, too few for two splits: add some.")
         test[mine[torch.randperm(len(mine), generator=g)[:n]]] = True
     return x[~test], y[~test], x[test], y[test]
+
+def _path(path):
+    "What a user gave as a path"
+    if not isinstance(path, (str, os.PathLike)) or not str(path):
+        raise SparseLTHError(f"The path is {path!r}, expected that of a folder or tar archive of images.")
+    return Path(path).expanduser()
 
 def _check_wishes(path, share, channels, size):
     "Raise unless there is something to read, in a way that can be"
@@ -524,7 +541,11 @@ def load_data(
     **options, # of that function, such as `seed`
 )->Data:
     "A dataset by its name or path"
-    if source in DATASETS: return DATASETS[source](**options)
-    if not Path(source).exists():
+    path = _path(source)
+    named = isinstance(source, str) and source in DATASETS
+    if not named and not path.exists():
         raise SparseLTHError(f"'{source}' is neither a dataset ({', '.join(DATASETS)}) nor a folder or archive that exists: check the name or path.")
-    return image_folder(source, **options)
+    make, arguments = (DATASETS[source], ()) if named else (image_folder, (path,))
+    try: inspect.signature(make).bind(*arguments, **options)
+    except TypeError as e: raise SparseLTHError(f"load_data({source!r}) has an option too many or too few ({e}): its options are {inspect.signature(make)}.") from e
+    return make(*arguments, **options)

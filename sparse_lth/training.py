@@ -137,10 +137,12 @@ class Diverged(SparseLTHError):
 # %% ../nbs/04_training.ipynb #c3ecdaf3
 def _copy_state(model): return {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in model.state_dict().items()}
 
+def _check_data_given(data):
+    if not isinstance(data, Data): raise SparseLTHError(f"data is a {type(data).__name__}, expected a Data, such as digits(seed=0).")
+
 def _parameter(model, data):
     "One parameter of the model, which tells its device and type; raises unless the data are on that device"
-    if not isinstance(data, Data):
-        raise SparseLTHError(f"data is a {type(data).__name__}, expected a Data, such as digits(seed=0).")
+    _check_data_given(data)
     p = next(model.parameters(), None)
     if p is None:
         raise SparseLTHError(f"The {type(model).__name__} has no parameters, so there is nothing to train or judge.")
@@ -215,6 +217,7 @@ def fit(
 # %% ../nbs/04_training.ipynb #5c33bbcc
 def _begin(model, data, config, masks, snapshots, seed, resume):
     "The context that hooks are called with, at the start or at a checkpoint"
+    if not isinstance(config, TrainConfig): raise SparseLTHError(f"config is a {type(config).__name__}, expected a TrainConfig, such as PAPER['dense'].")
     dtype = _check_fits(model, data).dtype
     batches = Batches(data, config.batch_size, shuffle=True, augment=config.augment, seed=seed, dtype=dtype, channels_last=config.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay, foreach=True)
@@ -290,6 +293,7 @@ def with_test(
     every:int=1, # epochs; the last one is always judged
 ):
     "An epoch hook for `fit` that adds `test_loss` and `test_accuracy` to the history"
+    _check_data_given(data)
     if not (isinstance(every, int) and every > 0): raise SparseLTHError(f"every is {every!r}, expected a number of epochs from 1.")
     def hook(c):
         config = c.settings['config']

@@ -65,3 +65,14 @@ def test_public_names_are_documented_and_quiet(path):
     own = [n.module for n in tree.body if isinstance(n, ast.ImportFrom) and n.level == 1 and n.module]      # nbdev makes them relative
     assert [m for m in own if order.index(m) >= order.index(path.stem)] == []
     assert own or path.stem == 'core'
+
+
+def test_notebooks_run_with_plain_python(checkout):
+    "As on a machine with a GPU and without nbdev; a cell that fails is counted"
+    run = lambda: subprocess.run([sys.executable, 'tools/gpu.py', '--cpu', 'nbs/02_data.ipynb'], cwd=checkout, capture_output=True, text=True, timeout=300)
+    done = run()
+    assert done.returncode == 0 and done.stdout.endswith('\n1 passed, 0 failed\n'), done.stderr
+    notebook = checkout/'nbs'/'02_data.ipynb'
+    notebook.write_text(notebook.read_text().replace("test_eq(len(data.test_y), 500)", "test_eq(len(data.test_y), 501)"))
+    done = run()
+    assert done.returncode == 1 and done.stdout.endswith('\n0 passed, 1 failed\n') and 'AssertionError' in done.stderr

@@ -7,6 +7,7 @@ __all__ = ['ELEMENTWISE', 'PAPER', 'Masked', 'keep_masked', 'TrainConfig', 'Run'
 
 # %% ../nbs/04_training.ipynb #9bafb5df
 import copy, math
+from collections import Counter
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -47,11 +48,15 @@ def keep_masked(
     gradients:bool=True, # mask gradients too, as clipping needs; the kept weights come out the same without
 )->Masked: # call its remove() to end it
     "Mask weights now, gradients as they come, and weights after every step; replaces earlier masks of these weights"
+    if not isinstance(optimizer, torch.optim.Optimizer) or not isinstance(model, nn.Module):
+        raise SparseLTHError(f"keep_masked got a {type(optimizer).__name__} and a {type(model).__name__}, expected an optimizer, a model and masks, in this order.")
     named = dict(model.named_parameters(remove_duplicate=False))
     _check_maskable(optimizer, named, masks)
-    weights = [named[name] for name in masks]
+    mask_of = {}                                                           # once for each weight, whatever its names
+    for name, m in masks.items(): mask_of[named[name]] = m & mask_of.get(named[name], m)
+    weights = list(mask_of)
     for earlier in _masked_before(optimizer, weights): earlier.release(weights)
-    handle = Masked(weights, [torch.empty_like(w, requires_grad=False).copy_(m) for w, m in zip(weights, masks.values())])
+    handle = Masked(weights, [torch.empty_like(w, requires_grad=False).copy_(m) for w, m in mask_of.items()])
     handle.mask()
     handle.hooks['step'] = optimizer.register_step_post_hook(handle.mask)
     for w, m in zip(weights, handle.masks):
@@ -116,6 +121,7 @@ class TrainConfig:
         k:int, # completed epochs
     )->'TrainConfig':
         "The same for the epochs that are left after epoch `k`, along a cosine of its own"
+        if not (isinstance(k, Integral) and 0 <= k <= self.epochs): raise SparseLTHError(f"after has k={k!r}, expected an epoch from 0 to {self.epochs}.")
         return replace(self, epochs=self.epochs - k)
 
 # %% ../nbs/04_training.ipynb #eeb8437d
@@ -137,12 +143,22 @@ class Diverged(SparseLTHError):
 # %% ../nbs/04_training.ipynb #c3ecdaf3
 def _copy_state(model): return {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in model.state_dict().items()}
 
+def _check_config(config):
+    if not isinstance(config, TrainConfig): raise SparseLTHError(f"config is a {type(config).__name__}, expected a TrainConfig, such as PAPER['dense'].")
+
+def _hooks(hooks, name):
+    "The hooks as a list; raises unless all can be called"
+    if not hasattr(hooks, '__iter__') or not all(map(callable, hooks := list(hooks))):
+        raise SparseLTHError(f"{name} is {hooks!r}, expected a list of functions: put a single one in brackets.")
+    return hooks
+
 def _check_data_given(data):
     if not isinstance(data, Data): raise SparseLTHError(f"data is a {type(data).__name__}, expected a Data, such as digits(seed=0).")
 
 def _parameter(model, data):
     "One parameter of the model, which tells its device and type; raises unless the data are on that device"
     _check_data_given(data)
+    if not isinstance(model, nn.Module): raise SparseLTHError(f"The model is a {type(model).__name__}, expected a PyTorch module, such as MLP(64, 32, 10).")
     p = next(model.parameters(), None)
     if p is None:
         raise SparseLTHError(f"The {type(model).__name__} has no parameters, so there is nothing to train or judge.")
@@ -153,14 +169,16 @@ def _parameter(model, data):
 
 # %% ../nbs/04_training.ipynb #870b0a50
 @torch.no_grad()
-def _check_fits(model, data):
-    "Raise unless the model makes one output per class of such images"
+def _check_fits(model, data, channels_last=False):
+    "Raise unless the model makes one output per class of such images, laid out so"
     p, shape = _parameter(model, data), tuple(data.train_x.shape[1:])
-    with mode(model, False):
-        try: outputs = model(data.standardized(data.train_x[:2], p.dtype))
+    x, _ = next(iter(Batches(data, 2, limit=2, dtype=p.dtype, channels_last=channels_last)))
+    with mode(model, False), _layout(model, channels_last):
+        try: outputs = model(x)
         except RuntimeError as e:
-            raise SparseLTHError(f"The model can't take images of shape {shape} ({e}): give its first layer "
-                                 "that size.") from e
+            layout = ' with channels last' if channels_last else ''
+            mend = 'if it works without channels_last, write x.flatten(1) in place of x.view(...)' if channels_last else 'give its first layer that size and number of channels'
+            raise SparseLTHError(f"The model can't take images of shape {shape}{layout} ({e}): {mend}.") from e
     if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[1] < data.n_classes:
         found = f'have shape {tuple(outputs.shape)} for 2 images' if isinstance(outputs, Tensor) else f'are a {type(outputs).__name__}'
         raise SparseLTHError(f"The model's outputs {found}, expected (2, {data.n_classes}), one number per class: "
@@ -201,10 +219,11 @@ def fit(
     resume:dict=None, # what `checkpoint` gave: go on from there
 )->Run:
     "Train `model`; the same seed on the same machine and threads gives the same bits"
+    step_hooks, epoch_hooks = _hooks(step_hooks, 'step_hooks'), _hooks(epoch_hooks, 'epoch_hooks')
     context = _begin(model, data, config, masks, snapshots, seed, resume)
     masked = (lambda: keep_masked(context.optimizer, model, masks, gradients=False)) if masks is not None else nullcontext
     with mode(model, True), _layout(model, config.channels_last), masked():
-        if not resume: _snapshot(context)
+        if resume is None: _snapshot(context)
         while context.epoch < config.epochs:
             loss = _one_epoch(context, step_hooks)
             _note_epoch(context.run, config, context.epoch, loss, len(context.batches))
@@ -217,20 +236,22 @@ def fit(
 # %% ../nbs/04_training.ipynb #5c33bbcc
 def _begin(model, data, config, masks, snapshots, seed, resume):
     "The context that hooks are called with, at the start or at a checkpoint"
-    if not isinstance(config, TrainConfig): raise SparseLTHError(f"config is a {type(config).__name__}, expected a TrainConfig, such as PAPER['dense'].")
-    dtype = _check_fits(model, data).dtype
+    _check_config(config)
+    dtype = _check_fits(model, data, config.channels_last).dtype
+    check_masks(model.state_dict(), {} if masks is None else masks)
     batches = Batches(data, config.batch_size, shuffle=True, augment=config.augment, seed=seed, dtype=dtype, channels_last=config.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay, foreach=True)
     run = Run({}, {}, [])
     settings = dict(config=config, seed=seed, masks=checksum(masks or {}),
                     snapshots=_epochs(snapshots, config), data=_fingerprint(data))
     context = SimpleNamespace(step=0, epoch=0, model=model, optimizer=optimizer, run=run, batches=batches, settings=settings)
-    if resume: _go_back_to(resume, context)
+    if resume is not None: _go_back_to(resume, context)
     return context
 
 def _fingerprint(data):
-    "Tells datasets apart by their labels and first images"
-    return checksum({'x': data.train_x[:64], 'y': data.train_y})[:8]
+    "Tells datasets apart: by the sum of each image, the labels, and how it is standardized"
+    sums = data.train_x.flatten(1).sum(1)
+    return checksum({'x': sums, 'y': data.train_y}, {'shape': str(tuple(data.train_x.shape)), 'mean': str(data.mean), 'std': str(data.std)})[:16]
 
 def _snapshot(c):
     "Keep the state, if this epoch's is wanted"
@@ -252,18 +273,21 @@ def _one_step(model, optimizer, x, y, bf16):
     "One update; its loss stays on the device"
     optimizer.zero_grad()
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16): logits = model(x)
-    loss = F.cross_entropy(logits.float() if bf16 else logits, y)
+    loss = F.cross_entropy(logits.float() if logits.dtype == torch.bfloat16 else logits, y)
     loss.backward()
     optimizer.step()
     return loss.detach()
 
 @contextmanager
 def _layout(model, channels_last):
-    "A model with channels last for the length of a `with` block, if wanted"
-    if channels_last: model.to(memory_format=torch.channels_last)
-    try: yield
+    "A model with channels last for the length of a `with` block, if wanted; weights that share memory stay as they are"
+    shared = Counter(p.data_ptr() for p in model.parameters())
+    plain = [p for p in model.parameters() if p.ndim == 4 and p.is_contiguous() and shared[p.data_ptr()] == 1] if channels_last else []
+    try:
+        for p in plain: p.data = p.data.contiguous(memory_format=torch.channels_last)
+        yield
     finally:
-        if channels_last: model.to(memory_format=torch.contiguous_format)
+        for p in plain: p.data = p.data.contiguous()
 
 # %% ../nbs/04_training.ipynb #953838fe
 @torch.no_grad()
@@ -277,7 +301,7 @@ def evaluate(
     channels_last:bool=False, # the memory layout of the images, faster for convolutions
 )->tuple[float,float]: # mean cross-entropy, accuracy from 0 to 1
     "Loss and accuracy of a model"
-    dtype, loss, right, n = _check_fits(model, data).dtype, 0., 0, 0
+    dtype, loss, right, n = _check_fits(model, data, channels_last).dtype, 0., 0, 0
     if state is not None: check_state(model, state)
     with mode(model, False):
         for x, y in Batches(data, batch_size, split=split, dtype=dtype, channels_last=channels_last):
@@ -311,14 +335,16 @@ def checkpoint(
     if c.step != c.epoch * len(c.batches):
         raise SparseLTHError("A checkpoint was asked for within an epoch, expected at its end: call checkpoint in an "
                              "epoch hook.")
-    return copy.deepcopy(dict(settings=c.settings, epoch=c.epoch, step=c.step, state=c.model.state_dict(),
+    return copy.deepcopy(dict(settings=c.settings, epoch=c.epoch, step=c.step, state=_copy_state(c.model),
                               optimizer=c.optimizer.state_dict(), traj=c.run.traj, history=c.run.history))
 
 def _go_back_to(saved, c):
     "Put a checkpoint into a fresh context"
+    if not isinstance(saved, dict) or not {'settings', 'epoch', 'step', 'state', 'optimizer', 'traj', 'history'} <= saved.keys():
+        raise SparseLTHError(f"resume is a {type(saved).__name__}, expected what `checkpoint` gave in an epoch hook.")
     for name, value in c.settings.items():
-        if saved['settings'][name] != value:
-            raise SparseLTHError(f"The checkpoint was made with {name} {saved['settings'][name]}, expected {value}: resume with "
+        if saved['settings'].get(name) != value:
+            raise SparseLTHError(f"The checkpoint was made with {name} {saved['settings'].get(name)}, expected {value}: resume with "
                                  "the same settings or start anew.")
     check_state(c.model, saved['state'], 'The checkpoint')
     saved = copy.deepcopy(saved)
@@ -461,12 +487,13 @@ def fit_many(
     progress=None, # called with the number of networks after each epoch of a stack
 )->list[Run]: # a network whose loss is not finite has its `error` set and disturbs no other
     "Train many networks of one architecture, stacked where the architecture allows it"
+    if not hasattr(states, '__len__') or isinstance(states, dict): raise SparseLTHError(f"states is a {type(states).__name__}, expected a list with one for each network.")
     data = data if isinstance(data, (list, tuple)) else [data] * len(states)
     masks = [None] * len(states) if masks is None else masks
     _check_many(model, states, data, config, masks, seeds)
     snapshots = _epochs(snapshots, config)
     if not len(states): return []
-    if chunk is not None and not chunk >= 1:
+    if chunk is not None and not (isinstance(chunk, Integral) and chunk >= 1):
         raise SparseLTHError(f"chunk is {chunk!r}, expected a whole number from 1, or None.")
     alike = len({(d.train_x.shape, d.train_x.dtype) for d in data}) == 1 and not config.augment and not config.bf16
     forward = stacked_forward(model) if alike else None
@@ -489,12 +516,13 @@ def _fit_one(model, state, data, masks, seed, config, snapshots, progress):
 
 def _check_many(model, states, data, config, masks, seeds):
     "Raise unless there is one of everything for each network and all fit the model"
-    for name, items in ('states', states), ('data', data), ('masks', masks), ('seeds', seeds):
+    for name, items in ('data', data), ('masks', masks), ('seeds', seeds):
         if isinstance(items, dict) or not hasattr(items, '__len__'):
             raise SparseLTHError(f"{name} is a {type(items).__name__}, expected a list with one for each network.")
         if len(items) != len(states):
             raise SparseLTHError(f"There are {len(states)} states but {len(items)} {name}: give one per network.")
-    for d in {id(d): d for d in data}.values(): _check_fits(model, d)
+    _check_config(config)
+    for d in {id(d): d for d in data}.values(): _check_fits(model, d, config.channels_last)
     for i, (state, m) in enumerate(zip(states, masks)):
         check_state(model, state, f'State {i}')
         check_masks(state, {} if m is None else m)

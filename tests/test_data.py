@@ -1,5 +1,5 @@
 "Images as users have them: real ones, downloads that break off, processes killed while they decode, disks and memories too small."
-import hashlib, io, json, os, pickle, re, signal, subprocess, sys, tarfile, threading, time
+import gzip, hashlib, io, json, lzma, os, pickle, re, signal, subprocess, sys, tarfile, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from conftest import CIFAR
-from sparse_lth.core import SparseLTHError, import_torchvision, load
+from sparse_lth.core import PART, SparseLTHError, import_torchvision, load
 from sparse_lth.data import Batches, cifar10, class_counts, image_folder, load_data, svhn
 from sparse_lth.models import ResNet20, init_state, prunable
 from sparse_lth.pruning import magnitude_masks
@@ -254,3 +254,64 @@ def test_a_folder_larger_than_the_memory(tmp_path):
     with pytest.raises(SparseLTHError, match=rf'needs {need:,.1f} GB of memory, but [\d.,]+ GB are free: use fewer images'):
         image_folder(tmp_path/'large', cache=tmp_path/'cache', progress=False)
     assert not (tmp_path/'cache').exists() or list((tmp_path/'cache').iterdir()) == []
+
+
+def pictures_in_a_tar():
+    "A plain archive of 24 small pictures, and where its headers are"
+    files = {}
+    for split in 'train', 'test':
+        for i in range(12):
+            Image.fromarray(np.random.default_rng([len(split), i]).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(out := io.BytesIO(), 'png')
+            files[f'{split}/{"cat" if i % 2 else "dog"}/{i}.png'] = out.getvalue()
+    with tarfile.open(fileobj=(out := io.BytesIO()), mode='w') as archive:
+        for name, raw in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(raw)
+            archive.addfile(info, io.BytesIO(raw))
+    with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as archive: return out.getvalue(), [m.offset for m in archive]
+
+
+def test_a_damaged_archive_is_never_taken_for_a_smaller_dataset(tmp_path):
+    "Cut anywhere, also before it was packed; a bit flipped in a header; two in one file"
+    whole, headers = pictures_in_a_tar()
+    rng, refused = np.random.default_rng(0), 0
+    (tmp_path/'whole.tar').write_bytes(whole)
+    expected = image_folder(tmp_path/'whole.tar', cache=False, progress=False)
+    def flipped(at):
+        raw = bytearray(whole)
+        raw[at] ^= 1 << rng.integers(8)
+        return bytes(raw)
+    end = headers[-1] + 512
+    cuts = [*rng.integers(1, end, 60), *(h + d for h in headers[1:] for d in (0, 100, 512))]
+    damaged = [whole[:n] for n in cuts] + [flipped(h + rng.integers(0, 512)) for h in headers for _ in range(4)] + [whole + whole]
+    for i, raw in enumerate(damaged):
+        for pack, suffix in ((lambda r: r), 'tar'), (gzip.compress, 'tar.gz'), (lzma.compress, 'tar.xz'):
+            path = tmp_path/f'{i}.{suffix}'
+            path.write_bytes(pack(raw))
+            try: data = image_folder(path, cache=False, progress=False)
+            except SparseLTHError: refused += 1
+            else: assert same(data, expected), (i, suffix)
+    assert refused > 2.5 * len(cuts)
+
+
+def test_killed_while_saving(tmp_path):
+    "What is there is whole, and what was left behind can be told"
+    program = f"import torch\nfrom sparse_lth.core import save\ntree = {{'x': torch.ones(200_000_000, dtype=torch.uint8)}}\nprint('go', flush=True)\nwhile True: save({str(tmp_path/'x.safetensors')!r}, tree)"
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        process = subprocess.Popen([sys.executable, '-c', program], stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == 'go\n'
+        time.sleep(rng.uniform(.05, 1))
+        process.kill()
+        process.wait()
+    left = {p.name for p in tmp_path.iterdir()} - {'x.safetensors'}
+    assert left and all(PART.fullmatch(name) for name in left)
+    if (tmp_path/'x.safetensors').exists(): assert load(tmp_path/'x.safetensors')['x'].sum() == 200_000_000
+
+
+def test_many_at_once(many_pictures, tmp_path):
+    "Processes that decode one folder into one cache do not disturb each other"
+    code = f"from sparse_lth.data import image_folder; d = image_folder({str(many_pictures)!r}, cache={str(tmp_path/'cache')!r}, progress=False); print(len(d.train_x), d.classes)"
+    processes = [subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    for p in processes: assert p.communicate(timeout=120) == ("2000 ('cat', 'dog')\n", ''), p.returncode
+    assert len(list((tmp_path/'cache').iterdir())) == 1

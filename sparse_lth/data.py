@@ -266,12 +266,12 @@ def cache_folder(
     if cache in (None, True): cache = os.environ.get('SPARSE_LTH_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache')/'sparse_lth'
     return Path(cache).expanduser()
 
-def _cached(folder, name, stamp, make):
-    "What `make` gives, a dict of tensors and a dict of facts: from its file, or made and kept"
+def _cached(folder, name, stamp, make, copies=1.5):
+    "What `make` gives, a dict of tensors and a dict of facts: from its file, or made and kept; `copies` of it must have room in memory"
     path = folder and folder/f'{name}.safetensors'
     if path:
         _prepare(folder)
-        if path.is_file(): _check_room(path.stat().st_size, path)
+        if path.is_file(): _check_room(copies * path.stat().st_size, path)
         with suppress(SparseLTHError): return load_with_facts(path, {'stamp': stamp})       # absent, damaged or out of date
     tree, about = make()
     if path: save(path, tree, about | {'stamp': stamp})
@@ -413,14 +413,14 @@ def _contents(path, names):
     if path.is_dir(): yield from ((n, (path/n).read_bytes()) for n in names)
     else: yield from ((n, read()) for n, read in _members(path) if n in names)
 
-def _decode_all(path, rows, channels, size, progress):
+def _decode_all(path, rows, channels, size, progress, copies):
     "All images, each in its row"
     images, first = None, None
     with _readable(path):
         for name, raw in tqdm(_contents(path, rows), f'decoding {path.name}', len(rows), leave=False, disable=not progress, unit=' images'):
             image = _decoded(raw, name, channels, size)
             if images is None:
-                _check_room(2 * len(rows) * image.size, path)                     # twice: while they are written to the cache, or split
+                _check_room(copies * len(rows) * image.size, path)
                 images, first = np.empty((len(rows), *image.shape), np.uint8), name
             if image.shape != images.shape[1:]: raise SparseLTHError(_differs(name, image.shape, first, images.shape[1:]))
             images[rows[name]] = image
@@ -438,12 +438,12 @@ def _shuffled(items, seed=0):
     order = torch.randperm(len(items), generator=torch.Generator().manual_seed(seed))
     return [items[i] for i in order.tolist()]
 
-def _read(path, names, channels, size, progress):
+def _read(path, names, channels, size, progress, copies):
     "The tensors of a folder or archive, and its facts"
     places = _layout(names, path)
     train, test = ([n for n in sorted(places) if (places[n][0] == 'test') == t] for t in (False, True))
     ordered, classes = _shuffled(train) + _shuffled(test), sorted({c for _, c in places.values()})
-    x = _decode_all(path, {n: i for i, n in enumerate(ordered)}, channels, size, progress)
+    x = _decode_all(path, {n: i for i, n in enumerate(ordered)}, channels, size, progress, copies)
     y = torch.tensor([classes.index(places[n][1]) for n in ordered])
     return {'x': x, 'y': y}, {'classes': json.dumps(classes), 'train': str(len(train))}
 
@@ -461,9 +461,10 @@ def image_folder(
 )->Data: # uint8 (n, channels, height, width), in random order
     "The images of a folder or archive, decoded once"
     _check_wishes(path := _path(path), test_share, channels, size)
+    copies = 1.5 if seed is None else 2.5                                         # in memory at once, as measured: to split is to copy
     place = hashlib.sha256(repr((str(path.resolve()), channels, size)).encode()).hexdigest()[:8]
     tree, about = _cached(cache_folder(cache), f"{path.resolve().name.split('.')[0]}-{place}", _stamp(path, (channels, size)),
-                          lambda: _read(path, _names(path), channels, size, progress))
+                          lambda: _read(path, _names(path), channels, size, progress, copies), copies)
     n, x, y, classes = int(about['train']), tree['x'], tree['y'], json.loads(about['classes'])
     parts = (x[:n], y[:n], x[n:], y[n:]) if n < len(x) else _split(x, y, classes, seed, test_share, path)
     return _as_data(parts, classes, stats)

@@ -417,7 +417,7 @@ def _decode_all(path, rows, channels, size, progress, copies):
     "All images, each in its row"
     images, first = None, None
     with _readable(path):
-        for name, raw in tqdm(_contents(path, rows), f'decoding {path.name}', len(rows), leave=False, disable=not progress, unit=' images'):
+        for name, raw in tqdm(_contents(path, rows), 'decoding', len(rows), leave=False, disable=not progress, unit=' images'):
             image = _decoded(raw, name, channels, size)
             if images is None:
                 _check_room(copies * len(rows) * image.size, path)

@@ -461,7 +461,7 @@ def image_folder(
 )->Data: # uint8 (n, channels, height, width), in random order
     "The images of a folder or archive, decoded once"
     _check_wishes(path := _path(path), test_share, channels, size)
-    copies = 1.5 if seed is None else 2.5                                         # in memory at once, as measured: to split is to copy
+    copies = 1.5 if seed is None else 2.5                                         # in memory at once, see tests/test_data.py: to split is to copy
     place = hashlib.sha256(repr((str(path.resolve()), channels, size)).encode()).hexdigest()[:8]
     tree, about = _cached(cache_folder(cache), f"{path.resolve().name.split('.')[0]}-{place}", _stamp(path, (channels, size)),
                           lambda: _read(path, _names(path), channels, size, progress, copies), copies)

@@ -256,6 +256,30 @@ def test_a_folder_larger_than_the_memory(tmp_path):
     assert not (tmp_path/'cache').exists() or list((tmp_path/'cache').iterdir()) == []
 
 
+MEMORY = """
+import re, sys
+from sparse_lth.data import image_folder
+peak = lambda: 1024 * int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])
+before = peak()
+data = image_folder(sys.argv[1], cache=sys.argv[2], progress=False, seed=eval(sys.argv[3]))
+print((peak() - before) / (data.train_x.nbytes + data.test_x.nbytes))
+"""
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='this system has no /proc, which tells the peak of a process')
+@pytest.mark.parametrize('seed, copies', [(None, 1.5), (0, 2.5)])
+def test_no_more_memory_than_was_asked_for(tmp_path, seed, copies):
+    "When decoding, and when loading again; with folders for the splits, and split at random"
+    for folder in ('pictures/train', 'pictures/test') if seed is None else ('pictures',):
+        for c in 'cat', 'dog':
+            (place := tmp_path/folder/c).mkdir(parents=True)
+            Image.radial_gradient('L').resize((400, 400)).convert('RGB').save(place/'0.png')
+            for i in range(1, 200): os.link(place/'0.png', place/f'{i}.png')
+    for _ in range(2):
+        done = subprocess.run([sys.executable, '-c', MEMORY, tmp_path/'pictures', tmp_path/'cache', str(seed)], capture_output=True, text=True, timeout=300)
+        assert .9 < float(done.stdout) < copies, done
+
+
 def pictures_in_a_tar():
     "A plain archive of 24 small pictures, and where its headers are"
     files = {}

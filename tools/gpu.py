@@ -35,7 +35,9 @@ def exception_expected(kind=Exception, regex=''):
 
 def stand_in():
     "What notebooks use of fastcore.test, for where it is not installed"
-    def check(test): return lambda a, b, *args: exec('assert ok, text', dict(ok=test(a, b, *args), text=f'{a}\n{b}'))
+    def check(test):
+        def checked(a, b, *args): assert test(a, b, *args), f'{a}\n{b}'
+        return checked
     module = types.ModuleType('fastcore.test')
     module.test_eq, module.test_ne, module.test_close, module.ExceptionExpected = check(equal), check(lambda a, b: not equal(a, b)), check(close), exception_expected
     sys.modules |= {'fastcore': types.ModuleType('fastcore'), 'fastcore.test': module}

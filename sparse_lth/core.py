@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ROLES', 'PART', 'LINES', 'INK', 'LABELS', 'STYLE', 'SparseLTHError', 'check_seed', 'derived_seed', 'seeded',
-           'check_masks', 'check_state', 'apply_masks', 'layer_weights', 'sparsity', 'mode', 'check_device',
-           'import_torchvision', 'part_name', 'whole_file', 'write_whole', 'checksum', 'save', 'load',
+           'generators', 'check_masks', 'check_state', 'apply_masks', 'layer_weights', 'sparsity', 'mode',
+           'check_device', 'import_torchvision', 'part_name', 'whole_file', 'write_whole', 'checksum', 'save', 'load',
            'load_with_facts', 'use_style']
 
 # %% ../nbs/00_core.ipynb #4483c5a7
@@ -49,16 +49,19 @@ def seeded(
     device='cpu', # of the model; its generator is set too
 ):
     "PyTorch's generators at a seed for the length of a `with` block; afterwards they are as they were"
-    device = torch.device(device)
-    generators = [torch.default_generator]
-    if device.type == 'cuda':
-        index = torch.cuda.current_device() if device.index is None else device.index
-        generators.append(torch.cuda.default_generators[index])
-    states = [g.get_state() for g in generators]
-    for g in generators: g.manual_seed(seed)
+    states = [g.get_state() for g in generators(device)]
+    for g in generators(device): g.manual_seed(seed)
     try: yield
     finally:
-        for g, state in zip(generators, states): g.set_state(state)
+        for g, state in zip(generators(device), states): g.set_state(state)
+
+def generators(
+    device='cpu', # of a model
+)->list[torch.Generator]:
+    "PyTorch's own generators, which layers such as dropout draw from"
+    device = torch.device(device)
+    if device.type != 'cuda': return [torch.default_generator]
+    return [torch.default_generator, torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]]
 
 # %% ../nbs/00_core.ipynb #4b55daa9
 def check_masks(

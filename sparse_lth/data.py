@@ -211,11 +211,16 @@ class Batches(_Draws):
     def __len__(self): return len(self.x) // self.batch_size if self.shuffle else -(-len(self.x) // self.batch_size)
     def __iter__(self): return self.epoch(0)
 
-    def epoch(self, epoch:int):
+    def epoch(self,
+        epoch:int,
+        first:int=0, # the batch to begin with
+    ):
         "The batches of an epoch, one after another"
-        if not (isinstance(epoch, Integral) and epoch >= 0): raise SparseLTHError(f"epoch is {epoch!r}, expected a whole number from 0.")
-        crops = zip(*(v.split(self.batch_size) for v in self.crops(epoch))) if self.augment else None
-        for index in self.order(epoch).split(self.batch_size):
+        for name, value in ('epoch', epoch), ('first', first):
+            if not (isinstance(value, Integral) and value >= 0): raise SparseLTHError(f"{name} is {value!r}, expected a whole number from 0.")
+        start = first * self.batch_size
+        crops = zip(*(v[start:].split(self.batch_size) for v in self.crops(epoch))) if self.augment else None
+        for index in self.order(epoch)[start:].split(self.batch_size) if first < len(self) else ():
             x = _rows(self.x, index)
             yield _standardize(crop_and_flip(x, *next(crops)) if crops else x, *self.scales), self.y.index_select(0, index)
 

@@ -575,6 +575,7 @@ def fit_many(
     if not len(states): return []
     if chunk is not None and not (isinstance(chunk, Integral) and chunk >= 1):
         raise SparseLTHError(f"chunk is {chunk!r}, expected a whole number from 1, or None.")
+    states = [{name: s[name] for name in model.state_dict()} for s in states]                  # in one order, whatever the order of their keys
     jobs, runs = list(zip(states, data, masks, seeds, resume)), {}
     forward = _stackable(model, states, data, config)
     for nets in _stacks(resume, (chunk or stack_size(states[0])) if forward else 1):

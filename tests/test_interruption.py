@@ -1,12 +1,20 @@
-"Real processes, really killed, and a disk that is really full: what was finished stays, and going on changes no bit."
-import json, random, signal, subprocess, time
+"Real processes, killed, stopped and interrupted, and a disk that is really full: what was finished stays, nothing is done twice, and going on changes no bit."
+import json, os, random, signal, subprocess, threading, time
+from dataclasses import asdict, replace
 
+import psutil
 import pytest
 
+import sparse_lth.study
 from conftest import BIN
-from sparse_lth.core import load
+from sparse_lth.core import PART, load
+from sparse_lth.study import Study, done_in, jobs, makes, run
+from sparse_lth.training import TrainConfig
 
-STUDY = ['reproduce', '--quick', '--seeds', '3']
+CONFIG = dict(batch_size=64)
+MANY = Study(widths=(32, 64), seeds=(0, 1, 2), sparsities=(.8, .9), dense=TrainConfig(12, .08, **CONFIG), imp=TrainConfig(2, .02, **CONFIG), sparse=TrainConfig(16, .1, **CONFIG))
+LONG = Study(model='resnet20', widths=(1/4,), seeds=(0,), sparsities=(.8,), starts=('lth', 'permuted'), dense=TrainConfig(24, .08, channels_last=True, **CONFIG),
+             imp=TrainConfig(1, .02, channels_last=True, **CONFIG), sparse=TrainConfig(20, .1, channels_last=True, **CONFIG))
 
 
 def records(store):
@@ -17,47 +25,147 @@ def records(store):
 
 @pytest.fixture(scope='module')
 def undisturbed(tmp_path_factory):
-    "The records of a run that nobody disturbed, and how long it took"
-    store = tmp_path_factory.mktemp('undisturbed')/'store'
-    start = time.time()
-    subprocess.run([BIN/'sparse-lth', *STUDY, '--store', store], check=True, capture_output=True, timeout=600)
-    return records(store), time.time() - start
+    "By name of a study: its file, and the records of a run that nobody disturbed"
+    folder, known = tmp_path_factory.mktemp('undisturbed'), {}
+    def get(name, study):
+        if name not in known:
+            (file := folder/f'{name}.json').write_text(json.dumps(asdict(study)))
+            subprocess.run([BIN/'sparse-lth', 'run', file, '--store', folder/name], check=True, capture_output=True, timeout=600)
+            known[name] = file, records(folder/name)
+        return known[name]
+    return get
 
 
-def test_killed_at_random_moments(undisturbed, tmp_path, console):
-    expected, seconds = undisturbed
-    store, rng, killed = tmp_path/'store', random.Random(0), 0
-    for _ in range(5):
-        process = subprocess.Popen([BIN/'sparse-lth', *STUDY, '--store', store], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(rng.uniform(.3, 1) * seconds)
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
-    assert killed >= 1
-    end = console(*STUDY, '--store', store)
-    assert end.returncode == 0, end.stderr
+def start(study, store, *more):
+    "A run in a process of its own"
+    listen = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)              # a background shell would have it ignored
+    return subprocess.Popen([BIN/'sparse-lth', 'run', study, '--store', store, *map(str, more)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
+
+
+def wait_until(condition, seconds=120):
+    end = time.time() + seconds
+    while not condition():
+        assert time.time() < end, 'waited in vain'
+        time.sleep(.02)
+
+
+def kill_often(times, study, expected, store, rng, *options):
+    "Kill a run that often, each time at a random moment; where it was too fast, take results away and begin again"
+    killed = begun = 0
+    while killed < times:
+        process = start(study, store, '--checkpoint', .2, *options)
+        time.sleep(rng.uniform(1, 6))
+        process.kill()
+        process.communicate()
+        killed += process.returncode == -signal.SIGKILL
+        begun += bool(list(store.glob('checkpoints/*.safetensors')))
+        if process.returncode == 0:
+            done = sorted(store.glob('jobs/*.safetensors'))
+            for path in rng.sample(done, len(done) // 2): path.unlink()
+    process = start(study, store, *options)
+    said = process.communicate(timeout=600)[1]
+    assert process.returncode == 0, said
+    assert records(store) == expected
+    return begun
+
+
+@pytest.mark.parametrize('name, study, options', [('many', MANY, ()), ('many', MANY, ('--workers', 2)), ('long', LONG, ())], ids=['stacks', 'two workers', 'long jobs'])
+def test_killed_at_random_moments(undisturbed, tmp_path, name, study, options):
+    begun = kill_often(5, *undisturbed(name, study), tmp_path/'store', random.Random(0), *options)
+    if name == 'long': assert begun                                                       # some were taken up within a network
+    assert not [p for p in (tmp_path/'store').glob('jobs/*') if not PART.fullmatch(p.name) and p.suffix != '.safetensors']
+
+
+@pytest.mark.parametrize('name, study', [('many', MANY), ('long', LONG)])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(undisturbed, tmp_path, name, study, number):
+    "Ctrl-C, and what a scheduler sends: the state of this very step is kept"
+    file, expected = undisturbed(name, study)
+    process, store = start(file, tmp_path/'store'), tmp_path/'store'
+    wait_until(lambda: done_in(store))
+    time.sleep(.3)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert 'what is finished or begun is kept' in said and 'Run the same command again to go on' in said and 'Traceback' not in said
+    assert list(store.glob('checkpoints/*.safetensors')) and not [p for p in store.rglob('*') if PART.fullmatch(p.name)]
+    assert start(file, store).wait(600) == 0
+    assert records(store) == expected and not list(store.glob('checkpoints/*.safetensors'))
+
+
+def test_a_living_process_keeps_its_jobs(undisturbed, tmp_path):
+    "While the holder of a lock lives, even stopped, nobody else does its jobs; once it is dead, somebody does"
+    (file, expected), store = undisturbed('many', MANY), tmp_path/'store'
+    first = start(file, store)
+    wait_until(lambda: len(done_in(store)) >= 3)
+    first.send_signal(signal.SIGSTOP)
+    try:
+        second = start(file, store)
+        done = -1
+        while done < len(done_in(store)):                                                 # until all is done that can be
+            done = len(done_in(store))
+            time.sleep(6)
+        assert second.poll() is None and len(done_in(store)) < sum(len(makes(j)) for j in jobs(MANY))
+    finally: first.kill()
+    assert second.wait(300) == 0
+    first.communicate()
     assert records(store) == expected
 
 
-def test_interrupted_from_the_keyboard(undisturbed, tmp_path, console):
-    store = tmp_path/'store'
-    listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)         # a background shell would have it ignored
-    process = subprocess.Popen([BIN/'sparse-lth', *STUDY, '--store', store], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                               text=True, preexec_fn=listen)
-    while not list(store.glob('parts/dense-*')): time.sleep(.02)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
-    assert 'finished parts are kept' in said and 'Run the same command again to go on' in said and 'Traceback' not in said
-    assert not list(store.rglob('*.part'))
-    assert console(*STUDY, '--store', store).returncode == 0
-    assert records(store) == undisturbed[0]
+def test_together_nothing_twice(tmp_path, monkeypatch):
+    "Four at once on one store train every network once"
+    trained, fit_many = [], sparse_lth.study.fit_many
+    def counting(model, states, *args, **kwargs):
+        trained.append(len(states))
+        return fit_many(model, states, *args, **kwargs)
+    monkeypatch.setattr(sparse_lth.study, 'fit_many', counting)
+    study, frames = replace(MANY, seeds=(0, 1), sparsities=(.8,)), []
+    threads = [threading.Thread(target=lambda: frames.append(run(study, tmp_path/'store', progress=False))) for _ in range(4)]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    assert sum(trained) == sum(j.stage != 'match' for j in jobs(study))
+    assert len(frames) == 4 and all(f.drop(columns='provenance').equals(frames[0].drop(columns='provenance')) for f in frames)
+    assert len(records(tmp_path/'store')) == len(frames[0]) == 2 * 2 * 6
 
 
-def test_full_disk(tmp_path):
+def test_helpers_end_with_their_master(undisturbed, tmp_path):
+    file, store = undisturbed('many', MANY)[0], tmp_path/'store'
+    process = start(file, store, '--workers', 2)
+    wait_until(lambda: len(done_in(store)) >= 3)
+    helpers = psutil.Process(process.pid).children()
+    assert len(helpers) == 1
+    process.kill()
+    psutil.wait_procs(helpers, timeout=30)
+    assert not [h for h in helpers if h.is_running() and h.status() != psutil.STATUS_ZOMBIE]
+    process.communicate()
+
+
+def test_any_damage_is_mended(undisturbed, tmp_path):
+    "A byte flipped somewhere in many files, one truncated, one empty, one a folder's worth of nonsense"
+    (file, expected), store, rng = undisturbed('many', MANY), tmp_path/'store', random.Random(1)
+    assert start(file, store).wait(600) == 0
+    paths = rng.sample(sorted(store.glob('jobs/*.safetensors')), 12)
+    for path in paths:
+        content = bytearray(path.read_bytes())
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        path.write_bytes(content)
+    paths[0].write_bytes(paths[0].read_bytes()[:200])
+    paths[1].write_bytes(b'')
+    (store/'records.jsonl').write_bytes((store/'records.jsonl').read_bytes()[:-333] + b'\xff\x00{}')
+    process = start(file, store)
+    said = process.communicate(timeout=600)[1]
+    assert process.returncode == 0, said
+    assert all(path.name in said for path in paths)
+    assert {p.name for p in (store/'set-aside').iterdir()} == {p.name for p in paths}
+    assert records(store) == expected
+
+
+def test_full_disk(undisturbed, tmp_path):
     "A disk of half a megabyte, in a mount namespace of its own"
+    file, expected = undisturbed('many', MANY)
     disk, copy = tmp_path/'disk', tmp_path/'copy'
     disk.mkdir()
-    script = f'mount -t tmpfs -o size=500k tmpfs {disk} && {{ {BIN/"sparse-lth"} {" ".join(STUDY)} --store {disk/"store"}; code=$?; cp -r {disk} {copy}; exit $code; }}'
+    script = f'mount -t tmpfs -o size=500k tmpfs {disk} && {{ {BIN/"sparse-lth"} run {file} --store {disk/"store"}; code=$?; cp -r {disk} {copy}; exit $code; }}'
     if subprocess.run(['unshare', '-rm', 'true'], capture_output=True).returncode: pytest.skip('this system gives no mount namespace (unshare -rm)')
     done = subprocess.run(['unshare', '-rm', 'sh', '-c', script], capture_output=True, text=True, timeout=600)
     assert done.returncode == 1, done.stderr
@@ -65,16 +173,21 @@ def test_full_disk(tmp_path):
     assert len(said) == 1 and 'No space left on device' in said[0] and 'make room or choose another folder' in said[0]
     assert 'Traceback' not in done.stderr
     files = [p for p in copy.rglob('*') if p.is_file()]
-    assert not [p for p in files if p.name.endswith('.part')]
-    assert [p for p in files if p.suffix == '.safetensors']
-    for p in files:
-        if p.suffix == '.safetensors': load(p)                   # whole, by its checksum
+    assert not [p for p in files if PART.fullmatch(p.parent.name)]
+    finished = [p for p in files if p.suffix == '.safetensors']
+    assert finished and not list(copy.glob('store/failed/*'))
+    for p in finished: load(p)                                                            # whole, by its checksum
+    assert start(file, copy/'store').wait(600) == 0                                       # on a larger disk it goes on
+    assert records(copy/'store') == expected
 
 
-def test_a_store_of_another_study_is_refused(undisturbed, tmp_path, console):
-    store = tmp_path/'store'
-    assert console(*STUDY, '--store', store).returncode == 0
-    before = {p: p.read_bytes() for p in store.rglob('*') if p.is_file()}
-    other = console('reproduce', '--quick', '--seeds', '2', '--store', store)
-    assert other.returncode == 1 and 'store of another study, with seeds' in other.stderr and 'Traceback' not in other.stderr
-    assert {p: p.read_bytes() for p in store.rglob('*') if p.is_file()} == before
+def test_the_console_says_why_jobs_failed(tmp_path, console):
+    (tmp_path/'wild.json').write_text(json.dumps(asdict(replace(MANY, widths=(32,), seeds=(0,), sparsities=(.8,), sparse=TrainConfig(4, 1e30, batch_size=64)))))
+    done = console('run', tmp_path/'wild.json', '--store', tmp_path/'store')
+    assert done.returncode == 1 and 'The training loss became' in done.stderr and '3 of 14 jobs failed' in done.stderr and 'Traceback' not in done.stderr
+    assert console('status', tmp_path/'wild.json', '--store', tmp_path/'store').stdout.count('The training loss became') == 3
+    again = console('run', tmp_path/'wild.json', '--store', tmp_path/'store')             # not tried again unless asked
+    assert again.returncode == 1 and 'The training loss became' not in again.stderr
+    retried = console('run', tmp_path/'wild.json', '--store', tmp_path/'store', '--retry')
+    assert retried.returncode == 1 and retried.stderr.count('The training loss became') == 3
+    assert os.listdir(tmp_path/'store'/'failed')

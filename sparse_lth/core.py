@@ -270,6 +270,7 @@ def _read(path):
         with safe_open(path, 'pt') as f: facts, tree = f.metadata() or {}, {name: f.get_tensor(name) for name in f.keys()}
         if 'sparse_lth' in facts: facts = json.loads(facts['sparse_lth'])
         return tree, facts, facts.pop('checksum', None)
+    except MemoryError: raise
     except Exception as e:                                                        # safetensors, the system, json
         raise SparseLTHError(f"'{path}' is truncated or no safetensors file ({e}): delete it and make it "
                              "again.") from e

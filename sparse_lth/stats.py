@@ -136,7 +136,8 @@ def readable(
 
 def _number(x, form):
     "A number, or a dash where there is none"
-    return '–' if np.isnan(x) else format(x, form).replace('-', '−')
+    text = '–' if np.isnan(x) else format(x, form)
+    return text.replace('-', '−' if text.strip('-0.') else '')
 
 def _p(p): return '<.001' if p < .0005 else _number(p, '.3f')
 def _spread(mean, sd): return f"{_number(mean, '.1f')} ± {_number(sd, '.1f')}"

@@ -1,14 +1,14 @@
 "Real processes, killed, stopped and interrupted, and a disk that is really full: what was finished stays, nothing is done twice, and going on changes no bit."
-import json, os, random, signal, subprocess, threading, time
+import json, os, random, signal, subprocess, sys, time
 from dataclasses import asdict, replace
 
 import psutil
 import pytest
+from filelock import FileLock, Timeout
 
-import sparse_lth.study
 from processes import BIN, LONG, MANY, kill_often, records, start
 from sparse_lth.core import PART, load
-from sparse_lth.study import done_in, jobs, makes, run
+from sparse_lth.study import done_in, jobs, makes
 from sparse_lth.training import TrainConfig
 
 
@@ -51,9 +51,22 @@ def test_interrupted(undisturbed, tmp_path, name, study, number):
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert 'what is finished or begun is kept' in said and 'Run the same command again to go on' in said and 'Traceback' not in said
-    assert list(store.glob('checkpoints/*.safetensors')) and not [p for p in store.rglob('*') if PART.fullmatch(p.name)]
+    assert name == 'many' or list(store.glob('checkpoints/*.safetensors'))
+    assert not [p for p in store.rglob('*') if PART.fullmatch(p.name)]
     assert start(file, store).wait(600) == 0
     assert records(store) == expected and not list(store.glob('checkpoints/*.safetensors'))
+
+
+def held(store):
+    "The jobs whose locks some process holds"
+    locks = {path.stem: FileLock(path) for path in store.glob('locks/????????????????.lock')}
+    free = []
+    for name, lock in locks.items():
+        try: lock.acquire(timeout=0)
+        except Timeout: continue
+        free.append(name)
+        lock.release()
+    return locks.keys() - set(free)
 
 
 def test_a_living_process_keeps_its_jobs(undisturbed, tmp_path):
@@ -62,6 +75,10 @@ def test_a_living_process_keeps_its_jobs(undisturbed, tmp_path):
     first = start(file, store)
     wait_until(lambda: len(done_in(store)) >= 3)
     first.send_signal(signal.SIGSTOP)
+    while not held(store):                                                                # stopped between two groups of jobs
+        first.send_signal(signal.SIGCONT)
+        time.sleep(.02)
+        first.send_signal(signal.SIGSTOP)
     try:
         second = start(file, store)
         done = -1
@@ -75,20 +92,28 @@ def test_a_living_process_keeps_its_jobs(undisturbed, tmp_path):
     assert records(store) == expected
 
 
-def test_together_nothing_twice(tmp_path, monkeypatch):
-    "Four at once on one store train every network once"
-    trained, fit_many = [], sparse_lth.study.fit_many
-    def counting(model, states, *args, **kwargs):
-        trained.append(len(states))
-        return fit_many(model, states, *args, **kwargs)
-    monkeypatch.setattr(sparse_lth.study, 'fit_many', counting)
-    study, frames = replace(MANY, seeds=(0, 1), sparsities=(.8,)), []
-    threads = [threading.Thread(target=lambda: frames.append(run(study, tmp_path/'store', progress=False))) for _ in range(4)]
-    for t in threads: t.start()
-    for t in threads: t.join()
-    assert sum(trained) == sum(j.stage != 'match' for j in jobs(study))
-    assert len(frames) == 4 and all(f.drop(columns='provenance').equals(frames[0].drop(columns='provenance')) for f in frames)
-    assert len(records(tmp_path/'store')) == len(frames[0]) == 2 * 2 * 6
+COUNTING = """
+import json, sys, sparse_lth.study as study
+from pathlib import Path
+trained, fit_many = [], study.fit_many
+def counting(model, states, *args, **kwargs):
+    trained.append(len(states))
+    return fit_many(model, states, *args, **kwargs)
+study.fit_many = counting
+frame = study.run(study.study_from(json.loads(sys.argv[1])), sys.argv[2], progress=False)
+print(json.dumps([sum(trained), len(frame)]))
+"""
+
+
+def test_together_nothing_twice(tmp_path):
+    "Four at once on one new store train every network once, and each gives all records"
+    study = replace(MANY, seeds=(0, 1), sparsities=(.8,))
+    command = [sys.executable, '-c', COUNTING, json.dumps(asdict(study)), tmp_path/'store']
+    together = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    said = [p.communicate(timeout=600) for p in together]
+    trained, seen = zip(*(json.loads(out) for out, _ in said))
+    assert sum(trained) == sum(j.stage != 'match' for j in jobs(study)) and sum(n > 0 for n in trained) > 1
+    assert set(seen) == {len(records(tmp_path/'store'))} == {2 * 2 * 6}
 
 
 def test_helpers_end_with_their_master(undisturbed, tmp_path):

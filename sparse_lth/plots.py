@@ -41,11 +41,16 @@ def _panels(table, axes, **options):
 
 # %% ../nbs/13_plots.ipynb #8c5706e5
 def _band(ax, values, start, **options):
-    "Mean and 95 % interval per sparsity"
-    t = pd.DataFrame({s: describe(v) for s, v in values.groupby('sparsity')}).T
-    left = -np.log(1 - t.index.to_numpy(float))
-    ax.plot(left, t['mean'], **{'label': LABELS[start], **LINES[start], **options})
-    ax.fill_between(left, t.low.astype(float), t.high.astype(float), color=LINES[start]['color'], alpha=.18, linewidth=0)
+    "Mean and spread per sparsity"
+    _line(ax, values, 'sparsity', lambda s: -np.log(1 - np.asarray(s, float)), start, **options)
+
+def _line(ax, values, over, place, start, **options):
+    "The mean with its 95 % interval; with fewer than three seeds, for which that says nothing, each seed as a thin line"
+    t = pd.DataFrame({s: describe(v) for s, v in values.groupby(over)}).T
+    ax.plot(place(t.index), t['mean'], **{'label': LABELS[start], **LINES[start], **options})
+    color = LINES[start]['color']
+    if t.n.min() > 2: return ax.fill_between(place(t.index), t.low.astype(float), t.high.astype(float), color=color, alpha=.18, linewidth=0)
+    for _, one in values.groupby('seed'): ax.plot(place(one.index.get_level_values(over)), one, color=color, linewidth=.7, label='')
 
 def _sparsity_axis(ax, sparsities):
     "Ticks at the sparsities of the study"
@@ -70,15 +75,14 @@ def plot_rewinds(
             ax.set_title(f'width {width}, {100 * s:g} %')
         row[0].set_ylabel('test accuracy, %')
     for ax in axes[-1]: ax.set_xlabel('rewind point, epochs')
-    axes[0][-1].legend(loc='best')
+    for ax in np.ravel(axes): ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+    axes[0][-1].legend(loc='upper left', bbox_to_anchor=(1.02, 1))
     return axes
 
 def _rewind_panel(ax, part, dense):
     "The lines of one panel"
     for start in 'lth', 'permuted', 'naive':
-        t = pd.DataFrame({k: describe(v) for k, v in part[start].groupby('rewind')}).T
-        ax.plot(t.index, t['mean'], label=LABELS[start], **LINES[start])
-        ax.fill_between(t.index, t.low.astype(float), t.high.astype(float), color=LINES[start]['color'], alpha=.18, linewidth=0)
+        _line(ax, part[start], 'rewind', np.asarray, start)
     if len(dense): ax.axhline(dense.mean(), label=LABELS['dense'], **LINES['dense'])
 
 # %% ../nbs/13_plots.ipynb #3d91ed58

@@ -891,8 +891,8 @@ def paper_layout(
     "Test accuracies in %, mean ± standard deviation over seeds, laid out as in the paper's tables"
     rows = _sparse(records)
     if not len(rows): raise SparseLTHError("The records have no sparse networks yet: finish the study first.")
-    cells = rows.assign(start=rows.start.map(LABELS)).groupby(['width', 'sparsity', 'start', 'rewind']).test_accuracy.agg(['mean', 'std', 'count'])
-    text = cells.apply(lambda c: _spread(100 * c['mean'], 100 * c['std']), axis=1).unstack('rewind', fill_value='')
+    cells = rows.assign(start=rows.start.map(LABELS), test_accuracy=100 * rows.test_accuracy).groupby(['width', 'sparsity', 'start', 'rewind']).test_accuracy.agg(['mean', 'std', 'count'])
+    text = cells.apply(lambda c: _spread(c['mean'], c['std']), axis=1).unstack('rewind', fill_value='')
     return text.rename(columns=lambda k: f'k = {int(k)}').rename(index=lambda s: f'{100 * s:g} %', level='sparsity').rename_axis(columns=None)
 
 # %% ../nbs/14_study_tell.ipynb #f0e76ec8

@@ -2,12 +2,12 @@
 
     python benchmarks/study.py [--quick]
 
-Rounds of three runs of the default study, one after another within one run of this script, each process with one thread: by hand (the same networks through
+Rounds of three runs of the default study, one after another, each in a new process with one thread: by hand (the same networks through
 `fit_many`, `imp_many`, `match_activations` and `starts`, kept in memory and nowhere else), by `sparse_lth.study.run` into a new store, and the same with two workers.
 A ratio is that of the seconds of one round; median and spread go to results/benchmarks/study.json, with whether planning and reading keep within their bounds. Last, a run
 is killed thirty times at random moments, and its records compared with those of an undisturbed one.
 """
-import json, os, random, resource, statistics, subprocess, sys, tempfile, time
+import hashlib, json, os, random, resource, statistics, subprocess, sys, tempfile, time
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from sparse_lth.data import Batches, digits
 from sparse_lth.matching import match_activations
 from sparse_lth.models import MLP, init_state
 from sparse_lth.pruning import imp_many
-from sparse_lth.study import Study, jobs, plan, results, run
+from sparse_lth.study import Study, keep_memory, plan, results, run
 from sparse_lth.symmetry import mlp_spec
 from sparse_lth.training import evaluate, fit_many
 from sparse_lth.transfer import starts
@@ -60,27 +60,34 @@ def timed(f, *args, **kwargs):
     return time.perf_counter() - start, result
 
 
-def stored(study, workers):
-    "The same by the engine, into a new store"
-    with tempfile.TemporaryDirectory() as folder: return timed(run, study, Path(folder)/'store', workers=workers, progress=False)
+def digest(found):
+    "Losses and accuracies of all networks, to the last bit"
+    return hashlib.sha256(repr(sorted((k, v[0]) for k, v in found.items())).encode()).hexdigest()
 
 
-def same(found, frame):
-    "Whether both ways gave the same losses, to the last bit"
+def one_way(way, study):
+    "Seconds of one way in this process, and the digest of what it found"
+    keep_memory()
+    if way == 'by hand':
+        seconds, found = timed(by_hand, study)
+        return seconds, digest(found)
+    with tempfile.TemporaryDirectory() as folder:
+        seconds, frame = timed(run, study, Path(folder)/'store', workers=2 if way == 'two' else 1, progress=False)
     name = lambda r: r.network if r.start == 'dense' else r.start
-    return len(found) == len(frame) and all(found[r.width, r.sparsity, name(r), r.seed][0] == (r.test_loss, r.test_accuracy) for r in frame.itertuples())
+    return seconds, digest({(r.width, r.sparsity, name(r), r.seed): ((r.test_loss, r.test_accuracy), None) for r in frame.itertuples()})
 
 
-def rounds(study, n):
-    "Seconds of each way, round by round"
-    ways = {'by hand': lambda: timed(by_hand, study), 'one': lambda: stored(study, 1), 'two': lambda: stored(study, 2)}
-    seconds = {way: [] for way in ways}
+def rounds(n, *options):
+    "Seconds of each way, round by round, each in a process of its own; raises unless all find the same"
+    ways, seconds = ['by hand', 'one', 'two'], {}
     for i in range(n):
-        made = {}
-        for way in sorted(ways, key=lambda way: (list(ways).index(way) + i) % len(ways)):          # another order each time
-            t, made[way] = ways[way]()
-            seconds[way].append(t)
-        assert same(made['by hand'], made['one']) and same(made['by hand'], made['two'])
+        found = set()
+        for way in ways[i % 3:] + ways[:i % 3]:                                           # another order each time
+            done = subprocess.run([sys.executable, __file__, '--way', way, *options], capture_output=True, text=True, check=True)
+            t, bits = json.loads(done.stdout)
+            seconds.setdefault(way, []).append(t)
+            found.add(bits)
+        assert len(found) == 1
         print(f"round {i + 1} of {n}: engine over by hand {seconds['one'][-1] / seconds['by hand'][-1]:.3f}, one worker over two {seconds['one'][-1] / seconds['two'][-1]:.2f}", flush=True)
     return seconds
 
@@ -120,11 +127,14 @@ def kills(times):
 if __name__ == '__main__':
     torch.set_num_threads(1)
     quick = '--quick' in sys.argv
+    study = replace(Study(), seeds=(0, 1), widths=(32,)) if quick else Study()
+    if '--way' in sys.argv:
+        print(json.dumps(one_way(sys.argv[sys.argv.index('--way') + 1], study)))
+        sys.exit()
     n_jobs, plan_s, plan_gb = planning()
     read_s = reading()
     print(f'{n_jobs} jobs planned in {plan_s:.1f} s and {plan_gb:.2f} GB; 100,000 records read in {read_s:.1f} s', flush=True)
-    study = replace(Study(), seeds=(0, 1), widths=(32,)) if quick else Study()
-    seconds = rounds(study, 1 if quick else 5)
+    seconds = rounds(1, '--quick') if quick else rounds(5)
     report = lambda x: dict(median=round(statistics.median(x), 3), low=round(min(x), 3), high=round(max(x), 3))
     out = dict(what='the default study, one thread per process: seconds of the engine over those by hand, and of one worker over two', torch=torch.__version__, rounds=len(seconds['one']),
                engine_over_by_hand=report([e / h for e, h in zip(seconds['one'], seconds['by hand'])]), one_worker_over_two=report([o / t for o, t in zip(seconds['one'], seconds['two'])]),

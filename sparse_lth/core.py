@@ -201,7 +201,8 @@ def whole_file(
     except (OSError, SafetensorError) as e:
         raise NotWritten(f"'{path}' could not be written ({getattr(e, 'strerror', None) or e}): make "
                              "room or choose another folder; nothing was changed.") from e
-    finally: shutil.rmtree(folder, ignore_errors=True)
+    else: folder.rmdir()
+    finally: shutil.rmtree(folder, ignore_errors=True) if folder.exists() else None
 
 def write_whole(
     path:str|Path, # its folder is made if need be

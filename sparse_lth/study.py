@@ -486,13 +486,15 @@ def _result(w, name):
     return w.kept[name]
 
 def _remember(w, name, flat):
+    "Keep a result in memory, and let the oldest go where there is no room"
     tree = {}
     for path, t in flat.items():
         part, _, n = path.partition('/')
         tree.setdefault(part, {})[n] = t.to(w.device)
-    w.kept[name] = tree
     size = lambda tree: sum(t.nbytes for part in tree.values() for t in part.values())
-    while len(w.kept) > 1 and sum(map(size, w.kept.values())) > _MEMORY: w.kept.popitem(last=False)
+    w.room += size(w.kept.pop(name, {})) - size(tree)
+    w.kept[name] = tree
+    while len(w.kept) > 1 and w.room < 0: w.room += size(w.kept.popitem(last=False)[1])
 
 # %% ../nbs/14_study_run.ipynb #dae62aa6
 def _work_on(w, group):
@@ -696,9 +698,9 @@ def run(
     device = check_device(device)
     w = _workplace(study, open_store(store), device, data, workers, checkpoint, states, progress, tell)
     _forget_failures(w, retry)
-    if _look(w)[1]: _check_trainable(w)
-    if begun: begun()
     with _helpers(w) if _look(w)[1] else contextlib.nullcontext():
+        if _look(w)[1]: _check_trainable(w)
+        if begun: begun()
         _verify(w)
         with _bar(w): _loop(w)
     if w.lost: w.tell(f"{len(w.lost)} of {len(w.jobs)} jobs failed or need what failed, see {w.store/'failed'}; the rest is done.")
@@ -724,7 +726,7 @@ def _workplace(study, store, device, data, workers, checkpoint, states, progress
     order, every = {'dense': 0, 'chain': 1, 'match': 2, 'imp': 3}, jobs(study)
     return SimpleNamespace(study=study, store=store, device=device, given=data, workers=workers, checkpoint=checkpoint, states=states, show=progress, parent=parent,
                            tell=tell or (lambda text: warnings.warn(text, stacklevel=4)), jobs=sorted(every, key=lambda j: (order.get(j.about['start'], 4), -_cost(study, j))),
-                           makes={j.key: makes(j) for j in every}, images={}, models={}, specs={}, sizes={}, kept=OrderedDict(), lost=set(), stop=False,
+                           makes={j.key: makes(j) for j in every}, images={}, models={}, specs={}, sizes={}, kept=OrderedDict(), room=_MEMORY, lost=set(), stop=False,
                            provenance=_provenance(device), advance=lambda group, epochs: None, settle=lambda todo: None)
 
 def _forget_failures(w, retry):

@@ -10,13 +10,13 @@ __all__ = ['ROLES', 'PART', 'LINES', 'INK', 'LABELS', 'STYLE', 'SparseLTHError',
 
 # %% ../nbs/00_core.ipynb #4483c5a7
 import hashlib, json, os, re, secrets, shutil, sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from numbers import Integral
 from pathlib import Path
 import matplotlib, numpy as np, torch
 from torch import nn, Tensor
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialized, save_file
 
 # %% ../nbs/00_core.ipynb #b69eb258
 class SparseLTHError(Exception):
@@ -198,18 +198,30 @@ def whole_file(
         with open(part, 'rb+') as f: os.fsync(f.fileno())
         part.chmod(folder.stat().st_mode & 0o666)                          # as any new file of this user
         os.replace(part, path)
-    except (OSError, SafetensorError) as e:
-        raise NotWritten(f"'{path}' could not be written ({getattr(e, 'strerror', None) or e}): make "
-                             "room or choose another folder; nothing was changed.") from e
-    else: folder.rmdir()
-    finally: shutil.rmtree(folder, ignore_errors=True) if folder.exists() else None
+    except (OSError, SafetensorError) as e: raise _not_written(path, e) from e
+    finally: shutil.rmtree(folder, ignore_errors=True)
 
 def write_whole(
     path:str|Path, # its folder is made if need be
     content:bytes|str, # everything that the file shall hold
+    sync:bool=True, # wait until the disk has it; without, a power cut may leave a damaged file
 ):
     "Write a file completely or not at all"
-    with whole_file(path) as part: part.write_bytes(content.encode() if isinstance(content, str) else content)
+    path = Path(path)
+    part = path.with_name(part_name(path.name))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, 'wb') as f:
+            f.write(content.encode() if isinstance(content, str) else content)
+            if sync: os.fsync(f.flush() or f.fileno())
+        os.replace(part, path)
+    except OSError as e: raise _not_written(path, e) from e
+    finally:
+        with suppress(OSError): part.unlink()
+
+def _not_written(path, e):
+    return NotWritten(f"'{path}' could not be written ({getattr(e, 'strerror', None) or e}): make "
+                      "room or choose another folder; nothing was changed.")
 
 # %% ../nbs/00_core.ipynb #0f846f5a
 def checksum(
@@ -231,6 +243,7 @@ def save(
     path:str|Path, # usually ends in .safetensors
     tree:dict[str,Tensor], # a state, masks or perms
     about:dict[str,str]=None, # facts to be found again, such as a configuration's hash
+    sync:bool=True, # see `write_whole`
 ):
     "Write a dictionary of tensors to one file with a checksum, whole or not at all"
     tree, memory = {name: t.detach().cpu().contiguous() for name, t in tree.items()}, set()
@@ -238,7 +251,9 @@ def save(
         if (at := t.untyped_storage().data_ptr()) in memory: tree[name] = t.clone()          # safetensors takes no shared memory
         memory.add(at)
     facts = {**(about or {}), 'checksum': checksum(tree, about)}
-    with whole_file(path) as part: save_file(tree, part, {'sparse_lth': _json(facts).decode()})          # one entry: their order is random
+    told = {'sparse_lth': _json(facts).decode()}                                                # one entry: their order is random
+    if sum(t.nbytes for t in tree.values()) < 2**24: return write_whole(path, serialized(tree, told), sync)
+    with whole_file(path) as part: save_file(tree, part, told)                                  # large ones take no second place in memory
 
 # %% ../nbs/00_core.ipynb #3194591e
 def load(

@@ -178,13 +178,14 @@ def conclusion(
     up, down = (tests[(tests.p_holm < level) & (sign * tests['mean'] > 0)] for sign in (1, -1))
     unresolved = tests.drop([*up.index, *down.index])
     seeds, family = f"{n} seed{'s' * (n > 1)}", f"{len(tests)} sparsit{'ies' if len(tests) > 1 else 'y'}"
-    said = [f"Averaged over {_list('width', widths)}, {seeds}, exact sign-flip test with Holm's correction over {family}:"]
+    where = f"Averaged over {_list('width', widths)}" if len(widths) > 1 else f'Width {widths[0]}'
+    said = [f"{where}, {seeds}, exact sign-flip test with Holm's correction over {family}:"]
     said += [f"permuted beats naive at {_named(up)}."] if len(up) else []
     said += [f"naive beats permuted at {_named(down)}."] if len(down) else []
     said += [f"not resolved with {seeds}: {_named(unresolved)}."] if len(unresolved) else []
     if (least := 2 * len(tests) / 2**n) >= level:
         said.append(f"{seeds} can't resolve anything here: the smallest possible corrected p is {min(least, 1):.2g}, "
-                    f"expected below {level:g}.")
+                    f"and a finding needs one below {level:g}.")
     return said + [_share_said(w, share_recovered(table.loc[w])) for w in widths]
 
 def _list(name, values):

@@ -65,6 +65,7 @@ def _several(values, ok):
     try: return isinstance(values, tuple) and len(values) == len(set(values)) > 0 and all(map(ok, values))
     except TypeError: return False
 
+# %% ../nbs/14_study.ipynb #98c2d48b
 def _check_study(s):
     "Raise unless a study makes sense"
     whole = lambda low: lambda v: isinstance(v, Integral) and not isinstance(v, bool) and v >= low
@@ -121,24 +122,24 @@ def build(
 # %% ../nbs/14_study.ipynb #b7358b26
 FORMAT = 1                                    # raised whenever the same settings come to mean another network
 
-Job = namedtuple('Job', 'key stage about epochs config needs keeps round')
-Job.__doc__ = "One network to train or pair to match: its key, stage, what it is about, epochs to train and how, files that it needs, epochs kept on the way, IMP round"
+Job = namedtuple('Job', 'key stage about epochs config needs keeps round lock')
+Job.__doc__ = "One network to train or pair to match: its key, stage, what it is about, epochs to train and how, files that it needs, epochs kept on the way, IMP round, name of its lock"
 
 def _hash(config)->str:
     "16 hex digits of a configuration and the format, whatever the order of the keys"
     return hashlib.sha256(json.dumps({'format': FORMAT, 'config': config}, sort_keys=True).encode()).hexdigest()[:16]
 
 _TRAINED = 'lth', 'naive', 'permuted'
-_NEEDS = {'dense': ('dense',), 'match': ('dense',), 'chain': ('dense', 'imp', 'rate'), 'imp': ('dense', 'imp', 'rate')} | dict.fromkeys(_TRAINED, ('dense', 'imp', 'rate', 'sparse'))
+_DECIDED_BY = {'dense': ('dense',), 'match': ('dense',), 'chain': ('dense', 'imp', 'rate'), 'imp': ('dense', 'imp', 'rate')} | dict.fromkeys(_TRAINED, ('dense', 'imp', 'rate', 'sparse'))
 _LATER = {'channels_last': False, 'bf16': False}      # options of a TrainConfig that came after the first records, and what those records mean
 _OPTIONS = {                                          # options of a study that came later: the outcome of what they decide
-    'scale': _NEEDS, 'train_images': _NEEDS, 'stats': _NEEDS, 'test_images': _NEEDS.keys() - {'chain', 'match'}, 'prune_shortcuts': {'chain', 'imp', *_TRAINED},
+    'scale': _DECIDED_BY, 'train_images': _DECIDED_BY, 'stats': _DECIDED_BY, 'test_images': _DECIDED_BY.keys() - {'chain', 'match'}, 'prune_shortcuts': {'chain', 'imp', *_TRAINED},
     'rewind_offset': _TRAINED, 'tap': {'match', 'permuted'}, 'match_images': {'match', 'permuted'}}
 
 def _settings(study, start):
     "What of a study decides the outcome of a kind of network; later options only where they say something, so that older keys stay"
     plain = lambda v: {k: x for k, x in asdict(v).items() if k not in _LATER or x != _LATER[k]} if isinstance(v, TrainConfig) else v
-    return {n: plain(getattr(study, n)) for n in _NEEDS[start]} | changed_options(study, start)
+    return {n: plain(getattr(study, n)) for n in _DECIDED_BY[start]} | changed_options(study, start)
 
 def changed_options(
     study:Study,
@@ -151,18 +152,20 @@ def changed_options(
 def jobs(study:Study)->list[Job]:
     "Everything that a study has to do, each thing once and after what it needs"
     if not isinstance(study, Study): raise SparseLTHError(f"study is a {type(study).__name__}, expected a Study, such as PRESETS['digits'].")
-    settings, by_stage = {start: _settings(study, start) for start in _NEEDS}, {stage: [] for stage in ('dense', 'imp', 'match', 'train')}
+    settings, by_stage = {start: _settings(study, start) for start in _DECIDED_BY}, {stage: [] for stage in ('dense', 'imp', 'match', 'train')}
     facts = dict(dataset=study.dataset, model=study.model)
-    def job(stage, start, epochs, config, needs=(), keeps=(), round=None, **about):
+    def job(stage, start, epochs, config, needs=(), keeps=(), round=None, lock=None, **about):
         about = facts | dict(width=None, sparsity=0., start=start, network='A', seed=None, mask_seed=None, order=None, epochs=epochs, match_epoch=None, rewind=None) | about
         trained = study.imp.epochs if stage == 'imp' else epochs
-        made = Job(_hash(about | settings[start]), stage, about, trained, config, tuple(needs), keeps, round)
+        key = _hash(about | settings[start])
+        made = Job(key, stage, about, trained, config, tuple(needs), keeps, round, lock or key)
         by_stage[stage].append(made)
         return made
     for width in study.widths:
         for seed in study.seeds: _jobs_of(study, width, seed, job)
     return [j for some in by_stage.values() for j in some]
 
+# %% ../nbs/14_study.ipynb #03915f18
 def _jobs_of(study, width, seed, job):
     "The jobs of one width and seed"
     end, ks = study.dense.epochs, study.rewinds_of(width)
@@ -188,7 +191,7 @@ def _chain_jobs(study, width, seed, dense, job):
         if 'imp' in study.starts:
             for s in cuts: job('imp', 'imp', sparsity=s, **net)
         cut_from |= dict.fromkeys(cuts, before)
-        if r < len(rounds): before = job('imp', 'chain', sparsity=level, **net).key
+        if r < len(rounds): before = job('imp', 'chain', sparsity=level, lock=f'{dense}-chain', **net).key
     return cut_from
 
 # %% ../nbs/14_study.ipynb #82f815be
@@ -210,7 +213,7 @@ def plan(
         rows[stage] = row | {'epochs if not shared': unshared.get(stage, row['epochs'])}
     table = pd.DataFrame(rows).T.rename_axis('stage')
     table.loc['all'] = table.sum()
-    return table
+    return table if store is not None else table.drop(columns=['done', 'epochs left'])
 
 def makes(job:Job)->list[str]:
     "The names of the files that a job makes"
@@ -238,6 +241,7 @@ PRESETS = {
     'cifar10-cpu': replace(_PAPER, widths=(1,), seeds=(0, 1), sparsities=(.9, .97), rewinds=(1,), starts=STARTS, train_images=5000, test_images=2000, match_images=2000,
                            dense=TrainConfig(14, .08, **_SHORT), imp=TrainConfig(1, .01, **_SHORT), sparse=TrainConfig(10, .05, **_SHORT))}
 
+# %% ../nbs/14_study.ipynb #b5739a8a
 def scaled(
     study:Study,
     scale:float, # above 0, up to 1
@@ -325,7 +329,8 @@ def _read(store, name):
 
 def _mend_result(w, damaged):
     "Set a damaged result aside, unless somebody else is at it or has made it again"
-    if damaged.reason is None or (lock := _try_lock(w.store, damaged.name[:16])) is None: return
+    w.open = w.jobs
+    if damaged.reason is None or (lock := _try_lock(w.store, w.locks.get(damaged.name[:16], damaged.name[:16]))) is None: return
     try: _read(w.store, damaged.name)
     except _Damaged as e:
         if e.reason is not None: _set_aside(w, e.path, e.reason)
@@ -337,6 +342,16 @@ def _set_aside(w, path, reason):
     target = next(t for i in range(10**6) if not (t := place/f'{path.name}{f".{i}" if i else ""}').exists())
     path.rename(target)
     w.tell(f"'{path}' {reason}; it was set aside as '{target}' and is made again.")
+
+# %% ../nbs/14_study_run.ipynb #8a28bead
+def _workplace(study, store, device, data, workers, checkpoint, states, progress, tell, parent=None):
+    "Everything that a process needs to work on a study"
+    order, every = {'dense': 0, 'chain': 1, 'match': 2, 'imp': 3}, jobs(study)
+    ordered = sorted(every, key=lambda j: (order.get(j.about['start'], 4), -_cost(study, j)))
+    return SimpleNamespace(study=study, store=store, device=device, given=data, workers=workers, checkpoint=checkpoint, states=states, show=progress, parent=parent,
+                           tell=tell or (lambda text: warnings.warn(text, stacklevel=4)), jobs=ordered, open=ordered,
+                           makes={j.key: makes(j) for j in every}, locks={j.key: j.lock for j in every}, images={}, models={}, specs={}, sizes={}, kept=OrderedDict(), room=_MEMORY, lost=set(), stop=False,
+                           provenance=_provenance(device), advance=lambda group, epochs: None, settle=lambda todo: None)
 
 # %% ../nbs/14_study_run.ipynb #88990e68
 def _images(w, seed):
@@ -364,6 +379,7 @@ def _load(study, given, split, show):
     try: return load_data(given, stats=stats, progress=show), False
     except NoSplit: return load_data(given, seed=split, stats=stats, progress=show), True
 
+# %% ../nbs/14_study_run.ipynb #7573b5b3
 def _check_images(w, name, data):
     "Raise if the store knows other images by this name"
     tests = checksum({'x': data.test_x.flatten(1).sum(1), 'y': data.test_y})[:16]
@@ -420,6 +436,7 @@ def _lines(path):
         with contextlib.suppress(ValueError, TypeError, KeyError): found.append((json.loads(line)['config_hash'], line))
     return dict(found), len(dict(found)) == len(lines)
 
+# %% ../nbs/14_study_run.ipynb #458836aa
 def _append(store, records):
     "Add records to those of the store"
     text, path = ''.join(json.dumps(r) + '\n' for r in records).encode(), store/'records.jsonl'
@@ -442,11 +459,19 @@ def _begin(w, job):
     "State, masks and seed of the batches that a network starts with"
     model, about = _model(w, job), job.about
     if job.stage == 'dense': return init_state(model, derived_seed(about['seed'], f"init_{about['network'].lower()}")), None, derived_seed(about['seed'], about['order'])
-    before = _result(w, job.needs[0])
-    masks = magnitude_masks(before['state'], prunable(model, () if w.study.prune_shortcuts else None), about['sparsity'], before.get('masks'))
-    if job.stage == 'imp': return apply_masks(before['state'], masks), masks, derived_seed(derived_seed(about['mask_seed'], 'imp'), 'round', job.round)
+    masks = _cut(w, job, model)
+    if job.stage == 'imp': return apply_masks(_result(w, job.needs[0])['state'], masks), masks, derived_seed(derived_seed(about['mask_seed'], 'imp'), 'round', job.round)
     if about['start'] == 'permuted': masks = permute(_spec(w, job), _result(w, job.needs[2])['perms'], masks)
     return apply_masks(_result(w, job.needs[1])['state'], masks), masks, derived_seed(about['seed'], 'sparse')
+
+def _cut(w, job, model):
+    "A's mask at the sparsity of a job, cut from the chain, and kept for the other starts"
+    name = f"{job.needs[0]}, {job.about['sparsity']}"
+    if name not in w.kept:
+        before, names = _result(w, job.needs[0]), prunable(model, () if w.study.prune_shortcuts else None)
+        masks = magnitude_masks(before['state'], names, job.about['sparsity'], before.get('masks'))
+        _remember(w, name, {f'masks/{n}': m for n, m in masks.items()})
+    return w.kept[name]['masks']
 
 def _model(w, job):
     "The network of a job's width, made once"
@@ -464,6 +489,7 @@ def _mark(model):
     except Exception: code = ''
     return hashlib.sha256(f'{model}{code}{[(n, tuple(t.shape)) for n, t in model.state_dict().items()]}'.encode()).hexdigest()[:16]
 
+# %% ../nbs/14_study_run.ipynb #c82776b5
 def _spec(w, job):
     "Its symmetry, traced once"
     width, data = job.about['width'], _images(w, job.about['seed'])
@@ -485,6 +511,7 @@ def _result(w, name):
     w.kept.move_to_end(name)
     return w.kept[name]
 
+# %% ../nbs/14_study_run.ipynb #2c1622e1
 def _remember(w, name, flat):
     "Keep a result in memory, and let the oldest go where there is no room"
     tree = {}
@@ -521,11 +548,12 @@ def _keep(w, job, files, record, seconds):
     spare = not w.states and (job.stage == 'train' or job.about['start'] == 'imp')
     for name, tree in files.items():
         facts = dict(job=name, about=json.dumps(job.about), record=json.dumps(record if name == job.key else None), provenance=json.dumps(made))
-        save(_at(w.store, name), {} if spare else tree, facts)
+        save(_at(w.store, name), {} if spare else tree, facts, sync=False)                 # damage by a power cut would be noticed
         if job.stage != 'train': _remember(w, name, tree)
     _checkpoint_at(w, job).unlink(missing_ok=True)
     return record
 
+# %% ../nbs/14_study_run.ipynb #d391685e
 def _fail(w, job, kind, reason):
     "Note why a job failed; if it is tried again, it begins anew"
     write_whole(_failed_at(w, job), json.dumps(dict(job=job.key, about=job.about, kind=kind, reason=reason, time=datetime.now(timezone.utc).isoformat(timespec='seconds')), indent=1) + '\n')
@@ -558,11 +586,12 @@ def _saver(w, group):
         nonlocal last
         if w.parent not in (None, os.getppid()): w.stop = True                          # nobody waits for this helper any more
         if not w.stop and time.monotonic() - last < w.checkpoint: return
-        for i, saved in zip(c.nets, c.checkpoints()): save_checkpoint(_checkpoint_at(w, group[i]), saved)
+        for i, saved in zip(c.nets, c.checkpoints()): save_checkpoint(_checkpoint_at(w, group[i]), saved, sync=False)
         last = time.monotonic()
         if w.stop: raise KeyboardInterrupt
     return hook
 
+# %% ../nbs/14_study_run.ipynb #562b88a1
 @contextmanager
 def _stopping(w):
     "For the length of a `with` block signals ask to stop after this step, in the main thread"
@@ -579,8 +608,8 @@ def _stopping(w):
 def _look(w):
     "What is done, and what is to be done; not what failed, or needs what failed"
     done, failed, lost, todo = done_in(w.store), {p.stem for p in (w.store/'failed').glob('*.json')}, set(), []
-    for j in w.jobs:
-        if done.issuperset(w.makes[j.key]): continue
+    w.open = [j for j in w.open if not done.issuperset(w.makes[j.key])]
+    for j in w.open:
         if j.key in failed or any(n[:16] in lost for n in j.needs if n not in done): lost.add(j.key)
         else: todo.append(j)
     w.lost = lost
@@ -601,11 +630,12 @@ def _claim(w, claimed):
 
 def _kind(job): return job.stage, job.about['width'], job.config, job.keeps, job.about['rewind']
 
+# %% ../nbs/14_study_run.ipynb #e729ead2
 def _take(w, claimed, alike, size):
     "Lock up to so many jobs that nobody else is at, and that nobody has just finished"
     for j in alike:
         if len(claimed) == size: break
-        if (lock := _try_lock(w.store, j.key)) is None: continue
+        if (lock := _try_lock(w.store, j.lock)) is None: continue
         claimed[lock] = j
         if not (all(_at(w.store, n).exists() for n in w.makes[j.key]) or _failed_at(w, j).exists()): continue
         del claimed[lock]
@@ -640,6 +670,7 @@ def _do(w, group):
         else: _fail(w, j, *(('Diverged', result) if isinstance(result, str) else (type(result).__name__, f'{type(result).__name__}: {result}')))
     return [r for r in records if r]
 
+# %% ../nbs/14_study_run.ipynb #c8f08429
 def _loop(w):
     "Claim and do until nothing is left"
     left = True
@@ -655,8 +686,11 @@ def _loop(w):
         if damaged: _mend_result(w, damaged)
         if w.parent not in (None, os.getppid()): w.stop = True
         if w.stop: raise KeyboardInterrupt
-        if left and not claimed: time.sleep(.2)                                         # others are at all of it
+        if left and not claimed:                                                        # others are at all of it
+            w.open = w.jobs                                                             # unless somebody has set something aside
+            time.sleep(.2)
 
+# %% ../nbs/14_study_run.ipynb #1f374483
 def _verify(w):
     "Set aside what is damaged of this study, clear away what killed processes left, and bring the records up to date"
     records, done = {}, done_in(w.store)
@@ -667,8 +701,8 @@ def _verify(w):
             else: records |= {name: record} if record else {}
         if done.issuperset(w.makes[j.key]): _checkpoint_at(w, j).unlink(missing_ok=True)
     for part in (p for folder in ('jobs', 'checkpoints') for p in (w.store/folder).glob('.*') if PART.fullmatch(p.name)):
-        if lock := _try_lock(w.store, part.name[1:17]):
-            shutil.rmtree(part, ignore_errors=True)
+        if lock := _try_lock(w.store, w.locks.get(part.name[1:17], part.name[1:17])):
+            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
             lock.release()
     _mend(w.store, records)
 
@@ -707,6 +741,7 @@ def run(
     _complete(w)
     return results(w.store, study)
 
+# %% ../nbs/14_study_run.ipynb #6023fe5f
 def _check_trainable(w):
     "Raise what is wrong with images, models or schedules before anything is trained"
     for j in {_kind(j): j for j in w.jobs if j.config}.values():
@@ -721,14 +756,6 @@ def _check_run(study, data, workers, checkpoint):
         if not ok: raise SparseLTHError(f"{name} is {value!r}, expected {want}.")
     if workers > 1 and isinstance(data, Data): raise SparseLTHError(f"workers is {workers} and data a Data, which other processes can't see: save the images as a folder and pass its path, or take workers=1.")
 
-def _workplace(study, store, device, data, workers, checkpoint, states, progress, tell, parent=None):
-    "Everything that a process needs to work on a study; jobs in the order in which to look for work: the chains first, which are longest, and the wide networks"
-    order, every = {'dense': 0, 'chain': 1, 'match': 2, 'imp': 3}, jobs(study)
-    return SimpleNamespace(study=study, store=store, device=device, given=data, workers=workers, checkpoint=checkpoint, states=states, show=progress, parent=parent,
-                           tell=tell or (lambda text: warnings.warn(text, stacklevel=4)), jobs=sorted(every, key=lambda j: (order.get(j.about['start'], 4), -_cost(study, j))),
-                           makes={j.key: makes(j) for j in every}, images={}, models={}, specs={}, sizes={}, kept=OrderedDict(), room=_MEMORY, lost=set(), stop=False,
-                           provenance=_provenance(device), advance=lambda group, epochs: None, settle=lambda todo: None)
-
 def _forget_failures(w, retry):
     "Take back the notes about failed jobs that are tried again"
     for j in w.jobs:
@@ -742,6 +769,7 @@ def _cost(study, job):
     width = job.about['width']
     return (3000 + width**2) / 4000 if study.model == 'mlp' else .3 + width**2
 
+# %% ../nbs/14_study_run.ipynb #6ef95275
 @contextmanager
 def _bar(w):
     "A bar over all jobs, whoever does them"
@@ -790,6 +818,7 @@ def _listen(w, lines):
             *keys, epochs = line.split()
             w.advance([by_key[k] for k in keys], float(epochs))
 
+# %% ../nbs/14_study_run.ipynb #379f39b4
 def _wait_for(process, seconds=60):
     try: process.wait(seconds)
     except subprocess.TimeoutExpired: process.kill()
@@ -804,11 +833,7 @@ def study_from(settings:dict)->Study:
     if isinstance(settings.get('rewinds'), dict): fixed['rewinds'] = {number(w): ks for w, ks in settings['rewinds'].items()}
     return Study(**settings | fixed)
 
-def keep_memory():
-    "Ask the C library, where it is glibc, to keep freed memory for this process: a convolution's activations are given back and fetched again at every step otherwise, which costs a sixth of the time or more"
-    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None) if sys.platform == 'linux' else None
-    if mallopt: [mallopt(*setting) for setting in ((-3, 2**25), (-1, 2**31 - 1))]          # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-
+# %% ../nbs/14_study_run.ipynb #2cd935f3
 def _help():
     "What a helper does"
     told = json.loads(sys.argv[1])
@@ -826,6 +851,12 @@ def _help():
         sys.stderr.write(f'{e}\n')
         sys.stderr.flush()
         os._exit(1)
+
+# %% ../nbs/14_study_run.ipynb #98c32c16
+def keep_memory():
+    "Ask the C library, where it is glibc, to keep freed memory for this process"
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None) if sys.platform == 'linux' else None
+    if mallopt: [mallopt(*setting) for setting in ((-3, 2**25), (-1, 2**31 - 1))]          # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 
 # %% ../nbs/14_study_run.ipynb #950737c9
 def results(
@@ -855,6 +886,7 @@ def status(
         table[column] = pd.Series(counts | {'all': sum(counts.values())})
     return table[['jobs', 'done', 'begun', 'failed', 'epochs', 'epochs left']]
 
+# %% ../nbs/14_study_run.ipynb #f654ece6
 def failures(
     store:str|Path,
     study:Study=None, # only its jobs
@@ -911,6 +943,7 @@ def rewind_tests(
     tests = pd.concat({k: family_tests(part) for k, part in by_rewind(records).items()}, names=['rewind'])
     return tests.assign(p_holm=holm(tests.p))
 
+# %% ../nbs/14_study_tell.ipynb #bb583383
 def report(
     records:pd.DataFrame, # of one study, complete
 )->str:
@@ -925,7 +958,7 @@ def report(
     tables = pd.concat({k: _tests_at(part, tests.loc[k]) for k, part in parts.items()}, names=['k']).reset_index()
     n, least = int(tests.n.min()), 2 * len(tests) / 2**tests.n.min()
     about = f"Permuted minus naive, averaged over widths, {n} seeds; exact sign-flip tests, Holm's correction over all {len(tests)}:"
-    few = [f"{n} seeds can't resolve anything here: the smallest possible corrected p is {min(least, 1):.2g}, expected below 0.05."] * int(least >= .05)
+    few = [f"{n} seeds can't resolve anything here: the smallest possible corrected p is {min(least, 1):.2g}, and a finding needs one below 0.05."] * int(least >= .05)
     return '\n'.join([*title, paper_layout(records).to_string(), '', *dense, '', about, '', tables.to_string(index=False), *few])
 
 def _tests_at(part, tests):
@@ -969,6 +1002,7 @@ def _same_fraction(ks, rewind, scale):
     near = [int(k) for k in ks if abs(k * scale - rewind) <= .5 and (k == 0) == (rewind == 0)]
     return min(near, key=lambda k: abs(k * scale - rewind), default=None)
 
+# %% ../nbs/14_study_tell.ipynb #d6c39985
 def _why_not(part, others, dense, study):
     "Why accuracies can't be compared with the paper's, or ''"
     first, has = part.iloc[0], lambda *names: any(n in part and part[n].notna().any() for n in names)
@@ -991,6 +1025,7 @@ def _accuracies(table, theirs, why):
                          verdict=f'not comparable: {why}' if why else 'agrees' if abs(gap) <= band else f'differs by {gap:+.1f}'))
     return rows
 
+# %% ../nbs/14_study_tell.ipynb #4acba752
 def _differences(table, theirs):
     "Rows for which start is ahead"
     rows = []
@@ -1002,6 +1037,7 @@ def _differences(table, theirs):
         rows.append(dict(what=f'{LABELS[a]} − {LABELS[b]}', ours=d['mean'], low=d['low'], high=d['high'], seeds=d['n'], paper=paper, verdict=verdict))
     return rows
 
+# %% ../nbs/14_study_tell.ipynb #126a3276
 def comparison(
     records:pd.DataFrame, # of one study
     study:Study=None, # see `compare`
@@ -1049,6 +1085,7 @@ def complete(
     if len(records) < len(wanted): raise SparseLTHError(f"'{store}' has {len(records)} of {len(wanted)} records: finish the study first, by `sparse-lth run`.")
     return records
 
+# %% ../nbs/14_study_tell.ipynb #f768e52c
 def publish(
     study:Study,
     store:str|Path, # where it was run
@@ -1090,6 +1127,7 @@ _COMMANDS = {
     'compare': ("its numbers beside the paper's", "Print accuracies and differences beside those of the paper: what agrees, what doesn't, what isn't comparable."),
     'publish': ('write its records and figure for others', 'Write the records of a finished study as JSON lines, and its figure, to where README and notebooks read them.')}
 
+# %% ../nbs/14_study_tell.ipynb #01f99f17
 def _parser():
     raw = dict(formatter_class=argparse.RawDescriptionHelpFormatter)
     p = argparse.ArgumentParser('sparse-lth', description=_ABOUT, epilog='presets:\n' + _preset_lines(), **raw)
@@ -1118,6 +1156,7 @@ def _study_options(p):
     add('--as-released', action='store_true', help="as the paper's released code does it, where that differs from its text")
     add('--data', metavar='NAME=PATH', help='train on the images in this folder or archive, called NAME in the records, such as cifar10-jpeg=images.tar')
 
+# %% ../nbs/14_study_tell.ipynb #0da4fa9f
 def _run_options(p):
     add = p.add_argument
     add('--workers', type=int, default=1, metavar='N', help='processes that share the work (default: 1)')
@@ -1169,6 +1208,7 @@ def _seeds(text):
         return tuple(s for part in text.split(',') for low, _, high in [part.partition('-')] for s in range(int(low), int(high or low) + 1))
     except ValueError as e: raise SparseLTHError(f"--seeds is {text!r}, expected a number of seeds, or some such as 3,4 or 5-9.") from e
 
+# %% ../nbs/14_study_tell.ipynb #1337a4fd
 def _changed(study, changes):
     "A study with some fields changed, all at once"
     new, known = {}, [f.name for f in fields(Study) if f.name != 'scale']
@@ -1203,6 +1243,8 @@ def _run(a, study, data, store):
     todo = plan(study, store).loc['all']
     print(f"{study.model} on {dataset_name(study.dataset)}, width {', '.join(map(str, study.widths))}, {len(study.seeds)} seed(s); {device}, {a.workers} process(es) of {a.threads} thread(s); store {store}")
     print(f"{todo['jobs']} jobs, {todo['done']} of them done; {todo['epochs left']} of {todo['epochs']} epochs to train", flush=True)
+    last = store/'studies'/f'{a.preset}.json'
+    if a.preset in PRESETS and last.exists() and _read_study(last) != study: print(f'This is another study than the one last run here under the name {a.preset}: repeat its options to go on with that.', flush=True)
     tell = lambda text: tqdm.write(f'sparse-lth: {text}', file=sys.stderr)
     remember = lambda: write_whole(store/'studies'/f'{a.preset}.json', json.dumps(asdict(study), indent=1) + '\n') if a.preset in PRESETS else None
     return run(study, store, device=device, data=data, workers=a.workers, checkpoint=a.checkpoint, retry=a.retry, states=not a.no_states, progress=not a.quiet, tell=tell, begun=remember)
@@ -1217,6 +1259,7 @@ def _reproduce(a):
     draw(frame, store, study.dataset)
     print(f"\n{report(frame)}\n\nRecords: {store/'records.jsonl'}\nFigure: {store/study.dataset}.png, .svg")
 
+# %% ../nbs/14_study_tell.ipynb #c049a38e
 def _answer(a):
     "Do what a command asks for"
     if a.command == 'reproduce': return _reproduce(a)
@@ -1235,6 +1278,7 @@ def _answer(a):
     if a.command == 'compare': print(comparison(results(store, study), study))
     if a.command == 'publish': print('\n'.join(f'wrote {f}' for f in publish(study, store, a.to, a.name)))
 
+# %% ../nbs/14_study_tell.ipynb #0c900cfd
 def main(argv=None)->int:
     "The console script `sparse-lth`"
     a = _parser().parse_args(argv)

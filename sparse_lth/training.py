@@ -365,13 +365,14 @@ def _go_back_to(saved, c):
 def save_checkpoint(
     path:str|Path, # usually ends in .safetensors
     saved:dict, # from `checkpoint`
+    sync:bool=True, # see `write_whole`
 ):
     "Write a checkpoint to a file, whole or not at all"
     momenta = {i: s['momentum_buffer'] for i, s in saved['optimizer']['state'].items() if s.get('momentum_buffer') is not None}
     parts = dict(state=saved['state'], momentum=momenta, generator=dict(enumerate(saved['generators']))) | {f'traj/{k}': s for k, s in saved['traj'].items()}
     settings = saved['settings'] | dict(config=asdict(saved['settings']['config']), snapshots=sorted(saved['settings']['snapshots']))
     facts = dict(settings=settings, groups=saved['optimizer']['param_groups'], **{k: saved.get(k) for k in ('epoch', 'step', 'history', 'error')})
-    save(path, {'loss': saved['loss']} | {f'{part}/{n}': t for part, tree in parts.items() for n, t in tree.items()}, {'checkpoint': json.dumps(facts)})
+    save(path, {'loss': saved['loss']} | {f'{part}/{n}': t for part, tree in parts.items() for n, t in tree.items()}, {'checkpoint': json.dumps(facts)}, sync)
 
 def load_checkpoint(
     path:str|Path, # written by `save_checkpoint`

@@ -575,7 +575,7 @@ def _checkpoint(w, job):
     try: saved = load_checkpoint(path)
     except SparseLTHError as e: return _set_aside(w, path, str(e).removeprefix(f"'{path}' ").partition(' (')[0].partition(':')[0])
     if any(k <= saved['epoch'] and k not in saved['traj'] for k in job.keeps): return None
-    saved['traj'] = {k: state for k, state in saved['traj'].items() if k in job.keeps}
+    saved['traj'] = {k: state for k, state in saved['traj'].items() if k in (*job.keeps, job.config.epochs)}
     saved['settings']['snapshots'] = set(job.keeps)
     return saved
 

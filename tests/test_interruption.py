@@ -53,7 +53,9 @@ def test_interrupted(undisturbed, tmp_path, name, study, number):
     assert 'what is finished or begun is kept' in said and 'Run the same command again to go on' in said and 'Traceback' not in said
     assert name == 'many' or list(store.glob('checkpoints/*.safetensors'))
     assert not [p for p in store.rglob('*') if PART.fullmatch(p.name)]
-    assert start(file, store).wait(600) == 0
+    again = start(file, store)
+    said = again.communicate(timeout=600)[1]
+    assert again.returncode == 0, said
     assert records(store) == expected and not list(store.glob('checkpoints/*.safetensors'))
 
 

@@ -201,6 +201,7 @@ def whole_file(
     except (OSError, SafetensorError) as e: raise _not_written(path, e) from e
     finally: shutil.rmtree(folder, ignore_errors=True)
 
+# %% ../nbs/00_core.ipynb #8f7e75d4
 def write_whole(
     path:str|Path, # its folder is made if need be
     content:bytes|str, # everything that the file shall hold

@@ -585,6 +585,7 @@ def fit_many(
         runs |= zip(nets, made)
     return [runs[i] for i in range(len(jobs))]
 
+# %% ../nbs/04_training_many.ipynb #294c3b75
 def _stackable(model, states, data, config):
     "The forward pass for a stack of these networks, or None"
     alike = len({(d.train_x.shape, d.train_x.dtype) for d in data}) == 1 and not config.augment and not config.bf16

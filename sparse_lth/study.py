@@ -281,7 +281,6 @@ from .models import init_state, prunable
 from .pruning import magnitude_masks
 from .symmetry import permute, trace_spec
 from .training import evaluate, fit_many, load_checkpoint, save_checkpoint, stack_size, _check_fits, _fingerprint, _stackable
-from .transfer import starts
 
 # %% ../nbs/14_study_run.ipynb #448018af
 _LAYOUT = 2                                    # of the files in a store; what the results mean is `FORMAT`
@@ -315,6 +314,7 @@ def _at(store, name): return store/'jobs'/f'{name}.safetensors'
 class _Damaged(SparseLTHError):
     "A result that is not what its name says: name, path, reason"
     name, path, reason = (property(lambda e, i=i: e.args[i]) for i in range(3))
+    def __str__(self): return f"'{self.path}' {self.reason or 'is missing'}: run the study again, which makes it again."
 
 def _read(store, name):
     "A result and the facts that stand with it"

@@ -159,17 +159,31 @@ def crop_and_flip(
     pad:int=4, # pixels of value 0 on each side
 )->Tensor: # as `x`, in its layout
     "Cut one window out of each padded image and mirror some"
+    places = _places(torch.arange(len(x), device=x.device), x, top, left, flip, pad)
+    return _windows(_runs(x, pad).index_select(0, places), x)
+
+def _runs(x, pad):
+    "Every run of a row's length in these images, padded, and then mirrored too: overlapping views of one line"
     n, c, h, w = x.shape
-    last = not x.is_contiguous()
-    planes = x.permute(0, 2, 3, 1) if last else x.reshape(n * c, h, w, 1)
-    if not last: top, left, flip = (v.repeat_interleave(c) for v in (top, left, flip))
+    planes = x.reshape(n * c, h, w, 1) if x.is_contiguous() else x.permute(0, 2, 3, 1)
     line = F.pad(torch.stack([planes, planes.flip(2)]), [0, 0, pad, pad, pad, pad])
-    _, m, H, W, k = line.shape
-    runs = line.flatten().as_strided((line.numel() - w * k + 1, w * k), (1, 1))
+    return line.flatten().as_strided((line.numel() - w * line.shape[-1] + 1, w * line.shape[-1]), (1, 1))
+
+def _places(which, x, top, left, flip, pad):
+    "The runs that make up windows of the images `which`"
+    n, c, h, w = x.shape
     at = lambda n: torch.arange(n, device=x.device)
-    first = ((flip * m + at(m)) * H + top) * W + torch.where(flip, 2 * pad - left, left)
-    windows = runs.index_select(0, ((first[:, None] + at(h) * W) * k).flatten())
-    return windows.view(n, h, w, c).permute(0, 3, 1, 2) if last else windows.view(n, c, h, w)
+    planes, k = (n * c, 1) if x.is_contiguous() else (n, c)
+    if k == 1:
+        which = (which[:, None] * c + at(c)).flatten()
+        top, left, flip = (v.repeat_interleave(c) for v in (top, left, flip))
+    first = ((flip * planes + which) * (h + 2 * pad) + top) * (w + 2 * pad) + torch.where(flip, 2 * pad - left, left)
+    return ((first[:, None] + at(h) * (w + 2 * pad)) * k).flatten()
+
+def _windows(runs, x):
+    "Runs as images like `x`, in its layout"
+    n, c, h, w = x.shape
+    return runs.view(-1, c, h, w) if x.is_contiguous() else runs.view(-1, h, w, c).permute(0, 3, 1, 2)
 
 # %% ../nbs/02_data.ipynb #c7fd8f31
 class _Draws:

@@ -276,11 +276,15 @@ def _one_epoch(c, step_hooks):
 def _one_step(model, optimizer, x, y, bf16):
     "One update; its loss stays on the device"
     optimizer.zero_grad()
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16): logits = model(x)
-    loss = F.cross_entropy(logits.float() if logits.dtype == torch.bfloat16 else logits, y)
+    loss = _loss(model, x, y, bf16)
     loss.backward()
     optimizer.step()
     return loss.detach()
+
+def _loss(forward, x, y, bf16):
+    "The mean cross-entropy of a batch"
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False): logits = forward(x)       # each weight is cast once, there is nothing to keep
+    return F.cross_entropy(logits.float() if logits.dtype == torch.bfloat16 else logits, y)
 
 # %% ../nbs/04_training.ipynb #e8fdae33
 @contextmanager
@@ -564,24 +568,19 @@ def fit_many(
     chunk:int=None, # networks in a stack; None: `stack_size`
     progress=None, # called with the number of networks after each epoch of a stack
     step_hooks=(), # called before each step of a stack, and once after its last, with a context: `nets`, their numbers, and `checkpoints()`
+    epoch_hooks=(), # called with the context of each network after each epoch, as in `fit`; networks are then trained one after another
     resume:list[dict]=None, # one per network, from such `checkpoints()`, or None
 )->list[Run]: # a network whose loss is not finite has its `error` set and disturbs no other
     "Train many networks of one architecture, stacked where the architecture allows it"
-    if not hasattr(states, '__len__') or isinstance(states, dict): raise SparseLTHError(f"states is a {type(states).__name__}, expected a list with one for each network.")
-    data = data if isinstance(data, (list, tuple)) else [data] * len(states)
-    masks = [None] * len(states) if masks is None else masks
-    resume = [None] * len(states) if resume is None else resume
-    _check_many(model, states, data, config, masks, seeds, resume)
-    snapshots, step_hooks = _epochs(snapshots, config), _hooks(step_hooks, 'step_hooks')
-    if not len(states): return []
-    if chunk is not None and not (isinstance(chunk, Integral) and chunk >= 1):
-        raise SparseLTHError(f"chunk is {chunk!r}, expected a whole number from 1, or None.")
-    states = [{name: s[name] for name in model.state_dict()} for s in states]                  # in one order, whatever the order of their keys
-    jobs, runs = list(zip(states, data, masks, seeds, resume)), {}
-    forward = _stackable(model, states, data, config)
-    for nets in _stacks(resume, (chunk or stack_size(states[0])) if forward else 1):
+    jobs, runs = _jobs(model, states, data, config, masks, seeds, resume), {}
+    snapshots, step_hooks, epoch_hooks = _epochs(snapshots, config), _hooks(step_hooks, 'step_hooks'), _hooks(epoch_hooks, 'epoch_hooks')
+    if not jobs: return []
+    states, data, *_, resume = zip(*jobs)
+    forward = None if epoch_hooks else _stackable(model, states, data, config)
+    size = _chunk(chunk, stack_size(states[0]))
+    for nets in _stacks(resume, size if forward else 1):
         some = [jobs[i] for i in nets]
-        made = _fit_stack(forward, some, config, snapshots, progress, step_hooks, nets) if forward else [_fit_one(model, *some[0], config, snapshots, progress, step_hooks, nets)]
+        made = _fit_stack(forward, some, config, snapshots, progress, step_hooks, nets) if forward else [_fit_one(model, *some[0], config, snapshots, progress, step_hooks, epoch_hooks, nets)]
         runs |= zip(nets, made)
     return [runs[i] for i in range(len(jobs))]
 
@@ -600,14 +599,30 @@ def _stacks(resume, size):
         for i in range(0, len(same), size): yield same[i:i + size]
 
 # %% ../nbs/04_training_many.ipynb #a58f0f19
-def _fit_one(model, state, data, masks, seed, resume, config, snapshots, progress=None, step_hooks=(), nets=(0,)):
+def _fit_one(model, state, data, masks, seed, resume, config, snapshots, progress=None, step_hooks=(), epoch_hooks=(), nets=(0,)):
     "The plain way: `fit` on a copy of the model"
     model = copy.deepcopy(model)
     model.load_state_dict(state)
-    after = [lambda _: progress(1)] if progress else []
-    before = [lambda c: hook(SimpleNamespace(nets=nets, checkpoints=lambda: [checkpoint(c)])) for hook in step_hooks]
+    after = [*epoch_hooks, *([lambda _: progress(1)] if progress else [])]
+    before = [lambda c, hook=hook: hook(SimpleNamespace(nets=nets, checkpoints=lambda: [checkpoint(c)])) for hook in step_hooks]
     try: return fit(model, data, config, masks=masks, snapshots=snapshots, seed=seed, epoch_hooks=after, step_hooks=before, resume=resume)
     except Diverged as e: return Run(_copy_state(model), e.run.traj, e.run.history, error=str(e))
+
+def _jobs(model, states, data, config, masks, seeds, resume):
+    "(state, data, masks, seed, checkpoint) of each network; raises unless all fit"
+    if not hasattr(states, '__len__') or isinstance(states, dict): raise SparseLTHError(f"states is a {type(states).__name__}, expected a list with one for each network.")
+    data = data if isinstance(data, (list, tuple)) else [data] * len(states)
+    masks = [None] * len(states) if masks is None else masks
+    resume = [None] * len(states) if resume is None else resume
+    _check_many(model, states, data, config, masks, seeds, resume)
+    states = [{name: s[name] for name in model.state_dict()} for s in states]                  # in one order, whatever the order of their keys
+    return list(zip(states, data, masks, seeds, resume))
+
+def _chunk(chunk, usual):
+    "How many networks to train together"
+    if chunk is None: return usual
+    if not (isinstance(chunk, Integral) and chunk >= 1): raise SparseLTHError(f"chunk is {chunk!r}, expected a whole number from 1, or None.")
+    return chunk
 
 def _check_many(model, states, data, config, masks, seeds, resume):
     "Raise unless there is one of everything for each network and all fit the model"

@@ -86,7 +86,7 @@ def modules(model): return dict(model.named_modules())
 
 def plain_step(width, x, y):
     "A step of the plain loop"
-    model = ResNet20(width)
+    model = ResNet20(width).to(x.device)
     model.load_state_dict(init_state(model, 0))
     for name, mask in masks_of(model).items(): prune.custom_from_mask(modules(model)[name.removesuffix('.weight')], 'weight', mask)
     optimizer = torch.optim.SGD(model.parameters(), lr=.02, momentum=.9, weight_decay=5e-4)
@@ -101,7 +101,7 @@ def plain_step(width, x, y):
 
 def our_step(width, x, y, channels_last, bf16):
     "A step of `fit`"
-    model = ResNet20(width)
+    model = ResNet20(width).to(x.device)
     model.load_state_dict(init_state(model, 0))
     if channels_last: model, x = model.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=.02, momentum=.9, weight_decay=5e-4, foreach=True)

@@ -6,9 +6,9 @@
 __all__ = ['Recording', 'eager', 'recorded', 'cuda_graph', 'obstacle', 'graph_size', 'fit_graph']
 
 # %% ../nbs/09_cuda.ipynb #752d7577
-import copy
+import copy, gc
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
 from types import SimpleNamespace
 import torch
 from torch import nn, Tensor
@@ -58,7 +58,7 @@ def recorded(
 def _restore(state, before):
     for t, b in zip(state, before): t.copy_(b)
 
-# %% ../nbs/09_cuda.ipynb #fd42bd81
+# %% ../nbs/09_cuda.ipynb #a95e1e43
 _WARM_UP = 3
 
 def cuda_graph(
@@ -66,15 +66,31 @@ def cuda_graph(
     state:list[Tensor], # all tensors that it changes and that outlive it; afterwards they are as before
 )->callable: # does the step again
     "A replay of `step` as a CUDA graph, on the current device"
-    before, stream, graph = [t.detach().clone() for t in state], torch.cuda.Stream(), torch.cuda.CUDAGraph()
-    stream.wait_stream(torch.cuda.current_stream())
+    before, now, stream, graph = [t.detach().clone() for t in state], torch.cuda.current_stream(), _stream(torch.cuda.current_device(), 0), torch.cuda.CUDAGraph()
+    stream.wait_stream(now)
     with torch.cuda.stream(stream):
-        for _ in range(_WARM_UP):
-            step()
+        for left in reversed(range(_WARM_UP)):
+            with _waiting('error' if not left else None): step()
             _restore(state, before)
-    torch.cuda.current_stream().wait_stream(stream)
-    with torch.cuda.graph(graph, stream=stream): step()
+    now.wait_stream(stream)
+    gc.collect()                                                          # a graph that is freed during a capture would break it
+    try:
+        with torch.cuda.graph(graph, stream=stream): step()
+    finally: torch.cuda.set_stream(now)
     return graph.replay
+
+@cache
+def _stream(device, i):
+    "Streams are kept, since libraries keep memory for each"
+    return torch.cuda.Stream(device)
+
+@contextmanager
+def _waiting(verdict):
+    "For the length of a `with` block, what PyTorch does where something waits for the GPU; None: as before"
+    before = torch.cuda.get_sync_debug_mode()
+    if verdict: torch.cuda.set_sync_debug_mode(verdict)
+    try: yield
+    finally: torch.cuda.set_sync_debug_mode(before)
 
 # %% ../nbs/09_cuda.ipynb #727b8308
 def _pixels(batches):
@@ -108,12 +124,12 @@ def _train(c, at):
 
 def _take(params, grads):
     "Gradients as the fused update wants them, in the type and the strides of the weights"
-    others = []
+    others = {True: [], False: []}                                        # by whether the strides are the same: copies of one kind are one kernel
     for p, g in zip(params, grads):
         same = g is None or (g.dtype, g.stride()) == (p.dtype, p.stride())
         p.grad = g if same else torch.empty_like(p)
-        if not same: others.append((p.grad, g))
-    if others: torch._foreach_copy_(*map(list, zip(*others)))
+        if not same: others[g.stride() == p.stride()].append((p.grad, g))
+    for pairs in filter(None, others.values()): torch._foreach_copy_(*map(list, zip(*pairs)))
 
 # %% ../nbs/09_cuda.ipynb #675324f4
 _CAST = {nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d}
@@ -152,10 +168,12 @@ def _all_train(g):
 def _side_by_side(streams, works):
     "Each on its own stream, after what came before and before what comes after"
     now = torch.cuda.current_stream()
-    for stream, work in zip(streams, works):
-        stream.wait_stream(now)
-        with torch.cuda.stream(stream): work()
-    for stream in streams: now.wait_stream(stream)
+    try:
+        for stream, work in zip(streams, works):
+            stream.wait_stream(now)
+            with torch.cuda.stream(stream): work()
+    finally:
+        for stream in streams: now.wait_stream(stream)                    # also after an error, or the capture could not even be ended
 
 # %% ../nbs/09_cuda.ipynb #2715093d
 def _begin_group(model, jobs, config, snapshots, nets, keep):
@@ -174,7 +192,7 @@ def _begin_group(model, jobs, config, snapshots, nets, keep):
     first, device = contexts[0], contexts[0].batches.x.device
     g = SimpleNamespace(nets=nets, contexts=contexts, models=[c.model for c in contexts], epoch=first.epoch, step=first.step, steps=len(first.batches), config=config, replay=None,
                         at=torch.zeros(1, dtype=torch.int64, device=device), rate=torch.zeros(1, device=device), rates=torch.zeros(len(first.batches), device=device),
-                        streams=[torch.cuda.Stream() for c in contexts] if device.type == 'cuda' and len(contexts) > 1 else [])
+                        streams=[_stream(torch.cuda.current_device(), 1 + i) for i in range(len(contexts))] if device.type == 'cuda' and len(contexts) > 1 else [])
     for c in contexts: c.fused.param_groups[0]['lr'] = g.rate
     g.checkpoints = lambda: [checkpoint(c) | dict(error=c.run.error) for c in contexts]
     g.state = [g.at, g.rate, *(t for c in contexts for t in c.fixed)]
@@ -247,7 +265,7 @@ def _fill(g, first):
 def _captured(g, capture):
     "The replay of a group's step"
     try: return capture(partial(_all_train, g), g.state)
-    except torch.OutOfMemoryError as e:
+    except torch.cuda.OutOfMemoryError as e:
         raise SparseLTHError(f"{len(g.contexts)} networks of this size do not fit into the GPU's memory at once: pass a smaller chunk=.") from e
     except RuntimeError as e:
         raise SparseLTHError(f"A training step of this {type(g.models[0]).__name__} can't be captured ({str(e).splitlines()[0]}): train it by `fit_many`.") from e
@@ -292,11 +310,21 @@ def obstacle(
     if any(getattr(m, hooks) for m in model.modules() for hooks in _HOOKS): return 'it has hooks, which a replay would not call'
     net = copy.deepcopy(model)
     x, y = next(iter(Batches(data, 2, limit=2, dtype=dtype, channels_last=config.channels_last)))
-    with mode(net, True), _layout(net, config.channels_last), Recording() as tape:
-        torch.autograd.grad(_loss(net, x, y, config.bf16), [p for p in net.parameters() if p.requires_grad], allow_unused=True)
+    with mode(net, True), _layout(net, config.channels_last):
+        gradients = lambda: torch.autograd.grad(_loss(net, x, y, config.bf16), [p for p in net.parameters() if p.requires_grad], allow_unused=True)
+        with Recording() as tape: gradients()
+        if x.is_cuda and (waits := _waits(gradients)): return waits
     for op, *_ in tape.calls:
         if torch.Tag.nondeterministic_seeded in op.tags: return f'it draws random numbers ({op.overloadpacket})'
         if _WAITS & set(op.tags): return f'its Python code waits for a result ({op.overloadpacket})'
+
+def _waits(step):
+    "Where a step waits for the GPU, or None; PyTorch notices more than a recording, such as numbers that come from the CPU"
+    try:
+        with _waiting('error'): step()
+    except RuntimeError as e:
+        if 'synchroniz' not in str(e): raise
+        return f'it waits for the GPU ({str(e).splitlines()[0]})'
 
 # %% ../nbs/09_cuda.ipynb #2a3ef018
 def graph_size(state:dict[str,Tensor])->int:

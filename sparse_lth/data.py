@@ -136,7 +136,7 @@ def _moved(d, device):
     "`Data.to`"
     device, size = check_device(device), sum(getattr(d, k).nbytes for k in _TENSORS)
     try: return replace(d, **{k: getattr(d, k).to(device) for k in _TENSORS})
-    except torch.OutOfMemoryError as e:
+    except torch.cuda.OutOfMemoryError as e:
         raise SparseLTHError(f"The data need {size / 1e9:.2f} GB, more than is free on {device}: use fewer images, by `Data.head`.") from e
     except (RuntimeError, NotImplementedError) as e:
         raise SparseLTHError(f"The data can't be moved to '{device}' ({e}): use 'cpu' or 'cuda'.") from e

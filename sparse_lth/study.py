@@ -268,6 +268,7 @@ import contextlib, copy, ctypes, importlib.metadata, io, math, platform, shutil,
 from collections import OrderedDict
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import partial
 from types import SimpleNamespace
 import torch
 from filelock import FileLock, Timeout
@@ -275,6 +276,7 @@ from tqdm.auto import tqdm
 from . import __version__
 from torch import fx
 from .core import PART, NotWritten, apply_masks, check_device, checksum, derived_seed, load_with_facts, save, sparsity, write_whole
+from .cuda import cuda_graph, fit_graph, graph_size, obstacle
 from .data import DATASETS, PAPER_STATS, Batches, Data, NoSplit, digits, load_data
 from .matching import match_activations
 from .models import init_state, prunable
@@ -344,14 +346,14 @@ def _set_aside(w, path, reason):
     w.tell(f"'{path}' {reason}; it was set aside as '{target}' and is made again.")
 
 # %% ../nbs/14_study_run.ipynb #8a28bead
-def _workplace(study, store, device, data, workers, checkpoint, states, progress, tell, parent=None):
+def _workplace(study, store, device, data, workers, checkpoint, states, progress, tell, parent=None, graphs=True):
     "Everything that a process needs to work on a study"
     order, every = {'dense': 0, 'chain': 1, 'match': 2, 'imp': 3}, jobs(study)
     ordered = sorted(every, key=lambda j: (order.get(j.about['start'], 4), -_cost(study, j)))
     return SimpleNamespace(study=study, store=store, device=device, given=data, workers=workers, checkpoint=checkpoint, states=states, show=progress, parent=parent,
                            tell=tell or (lambda text: warnings.warn(text, stacklevel=4)), jobs=ordered, open=ordered,
-                           makes={j.key: makes(j) for j in every}, locks={j.key: j.lock for j in every}, images={}, models={}, specs={}, sizes={}, kept=OrderedDict(), room=_MEMORY, lost=set(), stop=False,
-                           provenance=_provenance(device), advance=lambda group, epochs: None, settle=lambda todo: None)
+                           makes={j.key: makes(j) for j in every}, locks={j.key: j.lock for j in every}, images={}, models={}, specs={}, trainers={}, kept=OrderedDict(), room=_MEMORY, lost=set(), stop=False,
+                           graphs=graphs, capture=cuda_graph if graphs and device.type == 'cuda' else None, provenance=_provenance(device), advance=lambda group, epochs: None, settle=lambda todo: None)
 
 # %% ../nbs/14_study_run.ipynb #88990e68
 def _images(w, seed):
@@ -532,7 +534,7 @@ def _work_on(w, group):
     resume = [_checkpoint(w, j) for j in group]
     for j, saved in zip(group, resume): w.advance([j], saved['epoch'] if saved else 0)
     with _stopping(w):
-        runs = fit_many(model, begin, images, group[0].config, masks=masks, seeds=seeds, snapshots=group[0].keeps, progress=lambda n: w.advance(group, n / len(group)),
+        runs = _trainer(w, group[0])[0](model, begin, images, group[0].config, masks=masks, seeds=seeds, snapshots=group[0].keeps, progress=lambda n: w.advance(group, n / len(group)),
                         step_hooks=[_saver(w, group)], resume=resume)
     out = {}
     for j, m, run, data in zip(group, masks, runs, images):
@@ -646,28 +648,32 @@ def _failed_at(w, job): return w.store/'failed'/f'{job.key}.json'
 def _share(w, job, n):
     "How many of n jobs of a kind to train at once: even groups, none larger than a good stack"
     if job.stage == 'match': return 1
-    key = job.about['width'], job.config
-    if key not in w.sizes:
-        model = _model(w, job)
-        state = model.state_dict()
-        w.sizes[key] = stack_size(state) if _stackable(model, [state], [_images(w, job.about['seed'])], job.config) else 1
-    groups = max(math.ceil(n / w.sizes[key]), min(w.workers, n // 8))
+    groups = max(math.ceil(n / _trainer(w, job)[1]), min(w.workers, n // 8))
     return math.ceil(n / max(groups, 1))
+
+def _trainer(w, job):
+    "What trains a job, and how many of its kind at once: stacks, graphs on a GPU, or one after another"
+    key = job.about['width'], job.config
+    if key not in w.trainers:
+        model, data = _model(w, job), _images(w, job.about['seed'])
+        state = model.state_dict()
+        if _stackable(model, [state], [data], job.config): w.trainers[key] = fit_many, stack_size(state)
+        elif w.capture and obstacle(model, data, job.config) is None: w.trainers[key] = partial(fit_graph, capture=w.capture), graph_size(state)
+        else: w.trainers[key] = fit_many, 1
+    return w.trainers[key]
 
 # %% ../nbs/14_study_run.ipynb #31489048
 def _do(w, group):
     "Do some jobs; what goes wrong with one is noted, and stops neither the others nor the run"
-    start = time.perf_counter()
+    start, failed = time.perf_counter(), None
     try: made = _work_on(w, group)
     except (_Damaged, NotWritten): raise
-    except Exception as e:
-        if len(group) > 1: return [r for j in group for r in _do(w, [j])]                 # find out whose fault it is
-        made = {group[0].key: e}
+    except Exception as e: failed = type(e).__name__, f'{type(e).__name__}: {e}'              # not e itself, which would keep all tensors of the group
+    if failed and len(group) > 1: return [r for j in group for r in _do(w, [j])]              # find out whose fault it is
     seconds, records = (time.perf_counter() - start) / len(group), []
     for j in group:
-        result = made[j.key]
-        if isinstance(result, tuple): records.append(_keep(w, j, *result, seconds))
-        else: _fail(w, j, *(('Diverged', result) if isinstance(result, str) else (type(result).__name__, f'{type(result).__name__}: {result}')))
+        if failed or isinstance(made[j.key], str): _fail(w, j, *(failed or ('Diverged', made[j.key])))
+        else: records.append(_keep(w, j, *made[j.key], seconds))
     return [r for r in records if r]
 
 # %% ../nbs/14_study_run.ipynb #c8f08429
@@ -723,6 +729,7 @@ def run(
     checkpoint:float=60, # seconds between checkpoints of a network in training
     retry:bool=False, # try jobs again whose loss was not finite; other failures are always tried again
     states:bool=True, # keep the weights of networks that nothing else needs; their records are always kept
+    graphs:bool=True, # on a GPU, train by `fit_graph` what can be; elsewhere it changes nothing
     progress:bool=True, # show a bar
     tell=None, # called with what happens on the way; None: `warnings.warn`
     begun=None, # called once it is clear that the study can be trained
@@ -730,7 +737,7 @@ def run(
     "Do what is missing of a study"
     _check_run(study, data, workers, checkpoint)
     device = check_device(device)
-    w = _workplace(study, open_store(store), device, data, workers, checkpoint, states, progress, tell)
+    w = _workplace(study, open_store(store), device, data, workers, checkpoint, states, progress, tell, graphs=graphs)
     _forget_failures(w, retry)
     with _helpers(w) if _look(w)[1] else contextlib.nullcontext():
         if _look(w)[1]: _check_trainable(w)
@@ -794,7 +801,7 @@ def _bar(w):
 def _helpers(w):
     "Other processes that work on the same study for the length of a `with` block"
     told = dict(study=asdict(w.study), store=str(w.store.resolve()), device=str(w.device), data=None if w.given is None else str(w.given), workers=w.workers, checkpoint=w.checkpoint,
-                states=w.states, threads=torch.get_num_threads(), parent=os.getpid())
+                states=w.states, threads=torch.get_num_threads(), parent=os.getpid(), graphs=w.graphs, benchmark=torch.backends.cudnn.benchmark)
     command = [sys.executable, '-c', 'from sparse_lth.study import _help; _help()', json.dumps(told)]
     with contextlib.ExitStack() as stack:
         logs = [stack.enter_context(tempfile.TemporaryFile('w+')) for _ in range(w.workers - 1)]
@@ -838,9 +845,10 @@ def _help():
     "What a helper does"
     told = json.loads(sys.argv[1])
     torch.set_num_threads(told['threads'])
+    torch.backends.cudnn.benchmark = told['benchmark']
     keep_memory()
     tell = lambda text: sys.stderr.write(f'{text}\n')
-    w = _workplace(study_from(told['study']), Path(told['store']), torch.device(told['device']), told['data'], told['workers'], told['checkpoint'], told['states'], False, tell, told['parent'])
+    w = _workplace(study_from(told['study']), Path(told['store']), torch.device(told['device']), told['data'], told['workers'], told['checkpoint'], told['states'], False, tell, told['parent'], told['graphs'])
     def advance(group, epochs):
         try: print(*(j.key for j in group), epochs, flush=True)
         except OSError: w.stop = True                                                    # nobody listens any more
@@ -1165,6 +1173,7 @@ def _run_options(p):
     add('--checkpoint', type=float, default=60, metavar='SECONDS', help='between checkpoints of a network in training (default: 60)')
     add('--retry', action='store_true', help='try jobs again whose loss was not finite')
     add('--quiet', action='store_true', help='show no bar')
+    add('--no-graphs', action='store_true', help='on a GPU, train networks one after another instead of several in one CUDA graph')
     add('--no-states', action='store_true', help='keep only the records of networks whose weights nothing else needs')
 
 def _publish_options(p):
@@ -1238,6 +1247,7 @@ def _run(a, study, data, store):
     _check_run(study, data, a.workers, a.checkpoint)
     device = check_device(a.device if a.device != 'auto' else 'cuda' if torch.cuda.is_available() else 'cpu')
     torch.set_num_threads(a.threads)
+    if device.type == 'cuda': torch.backends.cudnn.benchmark = True
     keep_memory()
     if ':' in study.model: sys.path.insert(0, '')                                       # a model of one's own may lie in this folder
     todo = plan(study, store).loc['all']
@@ -1247,7 +1257,7 @@ def _run(a, study, data, store):
     if a.preset in PRESETS and last.exists() and _read_study(last) != study: print(f'This is another study than the one last run here under the name {a.preset}: repeat its options to go on with that.', flush=True)
     tell = lambda text: tqdm.write(f'sparse-lth: {text}', file=sys.stderr)
     remember = lambda: write_whole(store/'studies'/f'{a.preset}.json', json.dumps(asdict(study), indent=1) + '\n') if a.preset in PRESETS else None
-    return run(study, store, device=device, data=data, workers=a.workers, checkpoint=a.checkpoint, retry=a.retry, states=not a.no_states, progress=not a.quiet, tell=tell, begun=remember)
+    return run(study, store, device=device, data=data, workers=a.workers, checkpoint=a.checkpoint, retry=a.retry, states=not a.no_states, graphs=not a.no_graphs, progress=not a.quiet, tell=tell, begun=remember)
 
 def _reproduce(a):
     "Run, print, draw"

@@ -1,10 +1,11 @@
 """Training steps on a GPU: in one CUDA graph against a plain PyTorch loop, several networks in one graph against one after another, and both against what the hardware allows.
 
     python benchmarks/gpu.py [--data PATH] [--out FILE] [--again]     # some minutes; goes on where it was broken off
-    python benchmarks/gpu.py --cpu                                    # tries every line without a GPU, and measures nothing
+    python benchmarks/gpu.py --cpu                                    # tries every line without a GPU, and keeps nothing
 
 PATH is a folder or archive of images with train/CLASS and test/CLASS, such as CIFAR-10; without it, bfloat16 is judged on scikit-learn's digits. Speed is measured on random bytes of CIFAR's
 size, since their content costs no time. What is compared runs in turn, timed by CUDA events; medians and spread go to results/benchmarks/gpu.json, with the device's name, after each part.
+Where there is no GPU, only the accuracies in bfloat16 are compared, for results/benchmarks/bf16.json.
 """
 import argparse, json, statistics, tempfile, time
 from contextlib import ExitStack
@@ -123,18 +124,18 @@ def epoch(at, ceiling):
     return out
 
 
-def accuracy(at, path):
+def accuracy(at, path, seeds=8, epochs=15):
     "Test accuracies in float32 and bfloat16, of the same starts in the same order"
     data = digits(derived_seed(0, 'split')) if path is None else image_folder(path, progress=False)
     data = data.to(at.device)
-    model = ResNet20(at.width if path is None or at.cpu else 1, channels=data.train_x.shape[1]).to(at.device)
-    seeds, epochs = range(2 if at.cpu else 8), 1 if at.cpu else 15
+    width, seeds = at.width if path else at.width / 2, range(seeds)
+    model = ResNet20(width, channels=data.train_x.shape[1]).to(at.device)
     states, found = [init_state(model, s) for s in seeds], {}
     for name, how in ('float32', dict(channels_last=True)), ('bf16', FAST):
-        config = TrainConfig(epochs, .08, augment=True, batch_size=64 if path is None else BATCH, **how)
+        config = TrainConfig(epochs, .08, augment=path is not None, batch_size=64 if path is None else BATCH, **how)
         found[name] = [evaluate(model, data, state=run.state)[1] for run in fit_graph(model, states, data, config, seeds=seeds, capture=at.capture)]
     differences = [100 * (b - a) for a, b in zip(found['float32'], found['bf16'])]
-    return dict(images='digits, 8x8' if path is None else f'{Path(path).name}, {len(data.train_x):,} images', epochs=epochs, accuracy=found, points=differences, mean=statistics.mean(differences),
+    return dict(device=report_name(at), width=width, seeds=len(seeds), images='digits, 8x8' if path is None else f'{Path(path).name}, {len(data.train_x):,} images', epochs=epochs, accuracy=found, points=differences, mean=statistics.mean(differences),
                 standard_error=statistics.stdev(differences) / len(differences)**.5, sign_flip_p=float(sign_flip_test(differences)))
 
 
@@ -149,17 +150,30 @@ def targets(r):
 
 
 def settings(cpu):
-    if cpu: return argparse.Namespace(cpu=True, device='cpu', capture=recorded, seconds=host_seconds, n=1, steps=2, batch=32, width=1/4, widths={1: 1/4, 4: 1/4}, together=(1, 4))
-    return argparse.Namespace(cpu=False, device='cuda', capture=cuda_graph, seconds=gpu_seconds, n=7, steps=64, batch=BATCH, width=1, widths={1: 1, 4: 4}, together=(1, 2, 4, 8, 16))
+    if cpu: return argparse.Namespace(cpu=True, device='cpu', capture=recorded, seconds=host_seconds, n=1, steps=2, batch=32, width=1/4, widths={1: 1/4, 4: 1/4}, together=(1, 4), short=dict(seeds=2, epochs=1))
+    return argparse.Namespace(cpu=False, device='cuda', capture=cuda_graph, seconds=gpu_seconds, n=7, steps=64, batch=BATCH, width=1, widths={1: 1, 4: 4}, together=(1, 2, 4, 8, 16), short={})
+
+
+def report_name(at): return 'cpu' if at.cpu else torch.cuda.get_device_name()
+
+
+def without_gpu(path):
+    "What can be told without one"
+    torch.set_num_threads(1)
+    at = settings(True)
+    at.width, at.capture = 1, None
+    found = accuracy(at, path)
+    out = Path(__file__).resolve().parents[1]/'results'/'benchmarks'/'bf16.json'
+    out.write_text(json.dumps(dict(what='ResNet-20 in bfloat16 and float32 by `fit`, same starts, same order', torch=torch.__version__, **found), indent=1) + '\n')
+    print('benchmarks/gpu.py: this PyTorch sees no CUDA device, so no speed was measured (--cpu tries that without); accuracies in bfloat16:', found)
 
 
 def measure(at, path, out):
     "All parts, written as they come"
-    card = 'CPU, nothing measured' if at.cpu else torch.cuda.get_device_name()
     report = json.loads(out.read_text()) if out.exists() else {}
-    if report.get('device') != card: report = dict(what=measure_what, device=card, torch=torch.__version__, cudnn=torch.backends.cudnn.version())
+    if report.get('device') != report_name(at): report = dict(what=measure_what, device=report_name(at), torch=torch.__version__, cudnn=torch.backends.cudnn.version())
     for name, part in [('ceilings', lambda: ceilings(at)), ('step', lambda: step(at)), ('many', lambda: many(at)), ('epoch', lambda: epoch(at, report['ceilings'])),
-                       ('accuracy', lambda: accuracy(at, path))]:
+                       ('accuracy', lambda: accuracy(at, path, **at.short))]:
         if name in report: continue
         begin = time.perf_counter()
         report[name] = part()
@@ -180,7 +194,7 @@ if __name__ == '__main__':
     parser.add_argument('--quick', action='store_true', help='the same as --cpu, as for the other benchmarks')
     a = parser.parse_args()
     cpu = a.cpu or a.quick
-    if not cpu and not torch.cuda.is_available(): print('benchmarks/gpu.py: this PyTorch sees no CUDA device, so there is nothing to measure; --cpu tries it without'); raise SystemExit
+    if not cpu and not torch.cuda.is_available(): without_gpu(a.data); raise SystemExit
     torch.backends.cudnn.benchmark = True
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)/'gpu.json' if cpu else a.out

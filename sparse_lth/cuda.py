@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_leaves
 from .core import SparseLTHError, mode
 from .data import Batches, Data, _places, _runs, _standardize, _windows
 from .training import (
-    Run, TrainConfig, checkpoint, fit_many, keep_masked, _begin, _check_config, _check_fits, _chunk, _copy_state, _epochs, _hooks, _jobs, _layout, _loss,
-    _note_in_stack, _snapshot, _stacks)
+    Run, TrainConfig, checkpoint, fit_many, keep_masked, _begin, _check_config, _check_fits, _check_free, _chunk, _copy_state, _epochs, _hooks, _jobs, _layout, _loss,
+    _note_in_stack, _snapshot, _stacks, _weights_in)
 
 # %% ../nbs/09_cuda.ipynb #7d72f577
 class Recording(TorchDispatchMode):
@@ -66,6 +66,7 @@ def cuda_graph(
     state:list[Tensor], # all tensors that it changes and that outlive it; afterwards they are as before
 )->callable: # does the step again
     "A replay of `step` as a CUDA graph, on the current device"
+    if not torch.cuda.is_available(): raise SparseLTHError("capture is cuda_graph but this PyTorch sees no CUDA device: leave capture out, or take recorded or eager.")
     before, now, stream, graph = [t.detach().clone() for t in state], torch.cuda.current_stream(), _stream(torch.cuda.current_device(), 0), torch.cuda.CUDAGraph()
     stream.wait_stream(now)
     with torch.cuda.stream(stream):
@@ -135,7 +136,7 @@ def _take(params, grads):
 _CAST = {nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d}
 
 def _low(net):
-    "Twins in bfloat16 of the weights that autocast would cast, by name; none where weights are shared"
+    "Copies in bfloat16 of the weights that autocast would cast, by name; none where weights are shared"
     every = dict(net.named_parameters(remove_duplicate=False))
     if len(every) > len(set(map(id, every.values()))): return {}
     layers = {n for n, m in net.named_modules() if type(m) in _CAST}
@@ -211,12 +212,12 @@ def _fix(c, masks):
     if masks is not None: keep_masked(c.fused, net, masks, gradients=False)
     double = next(net.parameters()).dtype == torch.float64
     c.loss = torch.as_tensor(c.loss, dtype=torch.float64 if double else torch.float32, device=c.batches.x.device).clone()
-    c.tables, c.homes = _tables(c.batches, c.epoch), [(p, p.detach()) for p in net.parameters()]
+    c.tables, c.homes = _tables(c.batches, c.epoch), _homes(net)
     c.fixed = [*net.parameters(), *net.buffers(), c.loss, *(s['momentum_buffer'] for s in c.fused.state.values())]
     return c
 
 def _forward(net, low):
-    "The network, with its twins in bfloat16 in place of its own weights where there are some"
+    "The network, with its copies in bfloat16 in place of its own weights where there are some"
     return (lambda x: functional_call(net, low, x)) if low else net
 
 def _same_momentum(c):
@@ -245,12 +246,18 @@ def _one_epoch_of(g, step_hooks, capture):
         c.loss.zero_()
     return losses
 
+def _homes(net):
+    "Where each weight and buffer stands, and its memory"
+    return [(table, n, t, t.detach()) for m in net.modules() for table in (m._parameters, m._buffers) for n, t in table.items() if t is not None]
+
 @torch.no_grad()
 def _bring_home(g):
-    "Put weights that a hook has replaced back where the graph works"
-    for c in g.contexts:
-        for p, home in c.homes:
-            if p.data_ptr() != home.data_ptr(): home.copy_(p); p.data = home
+    "Copy weights and buffers that a hook has replaced to where the graph works"
+    for table, name, t, home in (place for c in g.contexts for place in c.homes):
+        now = table[name]
+        if now is t and t.data_ptr() == home.data_ptr(): continue
+        home.copy_(now)
+        t.data, table[name] = home, t
 
 def _fill(g, first):
     "The tables of an epoch, and the counter at its first step"
@@ -307,6 +314,7 @@ def obstacle(
     "What keeps the training steps of a model from being recorded and replayed"
     _check_config(config)
     dtype = _check_fits(model, data, config.channels_last).dtype
+    _check_free(model)
     if any(getattr(m, hooks) for m in model.modules() for hooks in _HOOKS): return 'it has hooks, which a replay would not call'
     net = copy.deepcopy(model)
     x, y = next(iter(Batches(data, 2, limit=2, dtype=dtype, channels_last=config.channels_last)))
@@ -328,8 +336,8 @@ def _waits(step):
 
 # %% ../nbs/09_cuda.ipynb #2a3ef018
 def graph_size(state:dict[str,Tensor])->int:
-    "How many networks to train in one graph, from the number of their weights: 8 of ResNet-20's smallest, one at four times its width"
-    return max(1, min(8, 2_500_000 // sum(w.numel() for w in state.values())))
+    "How many networks to train in one graph, from the number of their weights"
+    return max(1, min(8, 2_500_000 // _weights_in(state)))
 
 # %% ../nbs/09_cuda.ipynb #9c36754f
 def fit_graph(
@@ -343,13 +351,14 @@ def fit_graph(
     snapshots=(), # epochs whose states to keep
     chunk:int=None, # networks in a graph; None: `graph_size`
     progress=None, # called with the number of networks after each epoch of a group
-    step_hooks=(), # called before each step of a group, and once after its last, with a context: `nets`, their numbers, and `checkpoints()`
+    step_hooks=(), # called before each step of a group, and once after its last, with a context, in which only `nets`, their numbers, and `checkpoints()` are promised
     epoch_hooks=(), # called with the context of each network after each epoch, as in `fit`
     resume:list[dict]=None, # one per network, from such `checkpoints()` or from `checkpoint`, or None
     capture=None, # `cuda_graph`, `recorded` or `eager`; None: `cuda_graph` on a GPU, `fit_many` elsewhere
 )->list[Run]: # a network whose loss is not finite has its `error` set and disturbs no other
     "`fit_many` for a GPU: every step of several networks as one CUDA graph"
-    jobs, runs = _jobs(model, states, data, config, masks, seeds, resume), {}
+    jobs, runs = _jobs(model, states, data, config, masks, seeds, resume, progress), {}
+    if not (capture is None or callable(capture)): raise SparseLTHError(f"capture is {capture!r}, expected one of the functions cuda_graph, recorded and eager, or None.")
     unique = {id(job[1]): job[1] for job in jobs}.values()
     if not jobs or not capture and not any(d.train_x.is_cuda for d in unique) or any(obstacle(model, d, config) for d in unique):
         return fit_many(model, states, data, config, masks=masks, seeds=seeds, snapshots=snapshots, chunk=chunk, progress=progress, step_hooks=step_hooks, epoch_hooks=epoch_hooks, resume=resume)

@@ -239,6 +239,7 @@ def _begin(model, data, config, masks, snapshots, seed, resume):
     "The context that hooks are called with, at the start or at a checkpoint"
     _check_config(config)
     dtype = _check_fits(model, data, config.channels_last).dtype
+    _check_free(model)
     check_masks(model.state_dict(), {} if masks is None else masks)
     batches = Batches(data, config.batch_size, shuffle=True, augment=config.augment, seed=seed, dtype=dtype, channels_last=config.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay, foreach=True)
@@ -250,6 +251,11 @@ def _begin(model, data, config, masks, snapshots, seed, resume):
     return context
 
 # %% ../nbs/04_training.ipynb #405957f4
+def _check_free(model):
+    "Raise if no parameter may be trained"
+    if not any(p.requires_grad for p in model.parameters()):
+        raise SparseLTHError(f"All parameters of the {type(model).__name__} are frozen, so there is nothing to train: set requires_grad for some.")
+
 def _fingerprint(data):
     "Tells datasets apart: by the sum of each image, the labels, and how it is standardized"
     sums = data.train_x.flatten(1).sum(1)
@@ -346,10 +352,14 @@ def checkpoint(
     return copy.deepcopy(dict(settings=c.settings, epoch=c.epoch, step=c.step, loss=torch.as_tensor(c.loss), generators=drawn,
                               state=_copy_state(c.model), optimizer=c.optimizer.state_dict(), traj=c.run.traj, history=c.run.history))
 
+def _check_checkpoint(saved):
+    "Raise unless this is None or a checkpoint"
+    if saved is None or isinstance(saved, dict) and {'settings', 'epoch', 'step', 'loss', 'generators', 'state', 'optimizer', 'traj', 'history'} <= saved.keys(): return
+    raise SparseLTHError(f"resume is a {type(saved).__name__}, expected what `checkpoint` gave in a hook.")
+
 def _check_resumable(saved, settings):
     "Raise unless this is a checkpoint made with these settings"
-    if not isinstance(saved, dict) or not {'settings', 'epoch', 'step', 'loss', 'generators', 'state', 'optimizer', 'traj', 'history'} <= saved.keys():
-        raise SparseLTHError(f"resume is a {type(saved).__name__}, expected what `checkpoint` gave in a hook.")
+    _check_checkpoint(saved)
     for name, value in settings.items():
         if saved['settings'].get(name) != value:
             raise SparseLTHError(f"The checkpoint was made with {name} {saved['settings'].get(name)}, expected {value}: resume with "
@@ -519,7 +529,12 @@ def _note_in_stack(run, config, epoch, loss, steps):
 # %% ../nbs/04_training_many.ipynb #a5929048
 def stack_size(state:dict[str,Tensor])->int:
     "How many networks to train as one stack, from the number of their weights"
-    return max(8, min(40, 250_000 // sum(w.numel() for w in state.values())))
+    return max(8, min(40, 250_000 // _weights_in(state)))
+
+def _weights_in(state):
+    "How many numbers a state has"
+    if not isinstance(state, dict) or not state: raise SparseLTHError(f"The state is a {type(state).__name__}, expected a dict of tensors by name: pass `model.state_dict()`.")
+    return sum(w.numel() for w in state.values())
 
 def _aligned(state, batch_size):
     "Whether every network's slice of a stacked tensor starts at a multiple of 16 bytes"
@@ -572,7 +587,7 @@ def fit_many(
     resume:list[dict]=None, # one per network, from such `checkpoints()`, or None
 )->list[Run]: # a network whose loss is not finite has its `error` set and disturbs no other
     "Train many networks of one architecture, stacked where the architecture allows it"
-    jobs, runs = _jobs(model, states, data, config, masks, seeds, resume), {}
+    jobs, runs = _jobs(model, states, data, config, masks, seeds, resume, progress), {}
     snapshots, step_hooks, epoch_hooks = _epochs(snapshots, config), _hooks(step_hooks, 'step_hooks'), _hooks(epoch_hooks, 'epoch_hooks')
     if not jobs: return []
     states, data, *_, resume = zip(*jobs)
@@ -608,12 +623,13 @@ def _fit_one(model, state, data, masks, seed, resume, config, snapshots, progres
     try: return fit(model, data, config, masks=masks, snapshots=snapshots, seed=seed, epoch_hooks=after, step_hooks=before, resume=resume)
     except Diverged as e: return Run(_copy_state(model), e.run.traj, e.run.history, error=str(e))
 
-def _jobs(model, states, data, config, masks, seeds, resume):
+def _jobs(model, states, data, config, masks, seeds, resume, progress):
     "(state, data, masks, seed, checkpoint) of each network; raises unless all fit"
     if not hasattr(states, '__len__') or isinstance(states, dict): raise SparseLTHError(f"states is a {type(states).__name__}, expected a list with one for each network.")
     data = data if isinstance(data, (list, tuple)) else [data] * len(states)
     masks = [None] * len(states) if masks is None else masks
     resume = [None] * len(states) if resume is None else resume
+    if not (progress is None or callable(progress)): raise SparseLTHError(f"progress is {progress!r}, expected a function of a number of networks, or None.")
     _check_many(model, states, data, config, masks, seeds, resume)
     states = [{name: s[name] for name in model.state_dict()} for s in states]                  # in one order, whatever the order of their keys
     return list(zip(states, data, masks, seeds, resume))
@@ -626,11 +642,13 @@ def _chunk(chunk, usual):
 
 def _check_many(model, states, data, config, masks, seeds, resume):
     "Raise unless there is one of everything for each network and all fit the model"
+    for d in data: _check_data_given(d)
     for name, items in ('data', data), ('masks', masks), ('seeds', seeds), ('resume', resume):
         if isinstance(items, dict) or not hasattr(items, '__len__'):
             raise SparseLTHError(f"{name} is a {type(items).__name__}, expected a list with one for each network.")
         if len(items) != len(states):
             raise SparseLTHError(f"There are {len(states)} states but {len(items)} {name}: give one per network.")
+    for saved in resume: _check_checkpoint(saved)
     _check_config(config)
     for d in {id(d): d for d in data}.values(): _check_fits(model, d, config.channels_last)
     for i, (state, m) in enumerate(zip(states, masks)):

@@ -44,9 +44,12 @@ class Study:
     tap: str = 'last' # where activations are read: 'last' or 'mean', or as in the 'reference' code
     rewind_offset: int = 0 # 1: "epoch k" has k + 1 completed epochs, as in the released code
     prune_shortcuts: bool = False # prune what the model would keep dense, such as ResNet20's shortcuts
+    seeds_per_mask: int = 1 # so many seeds in a row share the mask of the first of them
+    match_epochs: tuple = None # B's completed epochs at which A is matched to it; None: only the last
+    match_a: tuple = ('end',) # the A that is matched: that of the 'end', of the 'same' epoch as B, or each of them
 
     def __post_init__(self):
-        for name in 'widths', 'seeds', 'sparsities', 'rewinds', 'starts': object.__setattr__(self, name, _tidy(getattr(self, name)))
+        for name in 'widths', 'seeds', 'sparsities', 'rewinds', 'starts', 'match_epochs', 'match_a': object.__setattr__(self, name, _tidy(getattr(self, name)))
         _check_study(self)
 
     def rewinds_of(self, width):
@@ -85,6 +88,10 @@ def _check_study(s):
         ('rewind_offset', whole(0)(s.rewind_offset), 'a whole number from 0'), ('scale', isinstance(s.scale, Real) and 0 < s.scale <= 1, 'a number above 0, up to 1')])
     last = min(s.dense.epochs - s.rewind_offset, s.sparse.epochs)
     rewinds = [s.rewinds.get(w) for w in s.widths] if isinstance(s.rewinds, dict) else [s.rewinds]
+    ts, n = s.match_epochs, s.seeds_per_mask
+    _expect(s, [('match_a', _several(s.match_a, lambda v: v in ('end', 'same')), "'end' and 'same', or one of them"),
+                ('match_epochs', ts is None or _several(ts, lambda t: whole(0)(t) and t <= s.dense.epochs), f'different epochs from 0 to {s.dense.epochs}, or None'),
+                ('seeds_per_mask', whole(1)(n) and len(s.seeds) % n == 0, f'a whole number that divides the {len(s.seeds)} seeds')])
     _expect(s, [('rewinds', all(_several(ks, lambda k: whole(0)(k) and k <= last) for ks in rewinds), f'different epochs from 0 to {last}, for every width')])
 
 def _expect(study, checks):
@@ -152,42 +159,55 @@ def changed_options(
 def jobs(study:Study)->list[Job]:
     "Everything that a study has to do, each thing once and after what it needs"
     if not isinstance(study, Study): raise SparseLTHError(f"study is a {type(study).__name__}, expected a Study, such as PRESETS['digits'].")
-    settings, by_stage = {start: _settings(study, start) for start in _DECIDED_BY}, {stage: [] for stage in ('dense', 'imp', 'match', 'train')}
+    settings, by_stage = {start: _settings(study, start) for start in _DECIDED_BY}, {stage: {} for stage in ('dense', 'imp', 'match', 'train')}
     facts = dict(dataset=study.dataset, model=study.model)
     def job(stage, start, epochs, config, needs=(), keeps=(), round=None, lock=None, **about):
         about = facts | dict(width=None, sparsity=0., start=start, network='A', seed=None, mask_seed=None, order=None, epochs=epochs, match_epoch=None, rewind=None) | about
         trained = study.imp.epochs if stage == 'imp' else epochs
         key = _hash(about | settings[start])
-        made = Job(key, stage, about, trained, config, tuple(needs), keeps, round, lock or key)
-        by_stage[stage].append(made)
-        return made
+        return by_stage[stage].setdefault(key, Job(key, stage, about, trained, config, tuple(needs), keeps, round, lock or key))
     for width in study.widths:
-        for seed in study.seeds: _jobs_of(study, width, seed, job)
-    return [j for some in by_stage.values() for j in some]
+        for i, seed in enumerate(study.seeds): _jobs_of(study, width, seed, study.seeds[i - i % study.seeds_per_mask], job)
+    return [j for some in by_stage.values() for j in some.values()]
+
+# %% ../nbs/14_study.ipynb #ee7743fb
+def _own_split(study, seed, first):
+    "What a job says of the images, where it is not their usual split: networks that share a mask share the split of the digits too"
+    return dict(split=first) if study.dataset == 'digits' and seed != first else {}
+
+def _pairs(study):
+    "The epochs of A and B at which they are matched"
+    end = study.dense.epochs
+    return list(dict.fromkeys((end if a == 'end' else t, t) for a in study.match_a for t in (study.match_epochs or (end,))))
 
 # %% ../nbs/14_study.ipynb #03915f18
-def _jobs_of(study, width, seed, job):
-    "The jobs of one width and seed"
-    end, ks = study.dense.epochs, study.rewinds_of(width)
-    keeps = tuple(sorted({k + study.rewind_offset for k in ks} - {end}))
-    dense = {n: job('dense', 'dense', end, study.dense, keeps=keeps, width=width, network=n, seed=seed, order=f'order_{n.lower()}').key for n in 'AB'}
-    at = lambda n, k: dense[n] if k == end else f'{dense[n]}-{k}'
-    cut_from = _chain_jobs(study, width, seed, dense['A'], job)
-    if not set(study.starts) & set(_TRAINED): return
-    pair = dict(width=width, seed=seed, mask_seed=seed)
-    match = job('match', 'match', 0, None, dense.values(), match_epoch=end, **pair).key if 'permuted' in study.starts else None
+def _jobs_of(study, width, seed, first, job):
+    "The jobs of one width and seed, with the mask that seed `first` finds"
+    end, ks, own = study.dense.epochs, study.rewinds_of(width), _own_split(study, seed, first)
+    keeps = tuple(sorted({*(k + study.rewind_offset for k in ks), *(t for pair in _pairs(study) for t in pair)} - {end}))
+    dense = lambda n, s, **own: job('dense', 'dense', end, study.dense, keeps=keeps, width=width, network=n, seed=s, order=f'order_{n.lower()}', **own).key
+    nets = {'A': dense('A', first), 'B': dense('B', seed, **own)}
+    at = lambda n, k: nets[n] if k == end else f'{nets[n]}-{k}'
+    cut_from = _chain_jobs(study, width, first, nets['A'], job)
+    if seed != first and 'imp' in study.starts: _chain_jobs(study, width, seed, dense('A', seed, **own), job, **own)
+    pair, matches = dict(width=width, seed=seed, mask_seed=first, **own), {}
+    for t_a, t in _pairs(study) if 'permuted' in study.starts else ():
+        when = dict(match_epoch=t) | ({} if t_a == end else dict(match_epoch_a=t_a))
+        matches[job('match', 'match', 0, None, [at('A', t_a), at('B', t)], **when, **pair).key] = when
     for s in sorted(study.sparsities):
         for k in ks:
             for start in (n for n in _TRAINED if n in study.starts):
-                n, permuted = 'A' if start == 'lth' else 'B', start == 'permuted'
-                needs = [cut_from[s], at(n, k + study.rewind_offset), *[match] * permuted]
-                job('train', start, study.sparse.epochs - k, study.sparse.after(k), needs, sparsity=s, network=n, order='sparse', match_epoch=end if permuted else None, rewind=k, **pair)
+                n = 'A' if start == 'lth' else 'B'
+                needs, about = [cut_from[s], at(n, k + study.rewind_offset)], dict(sparsity=s, network=n, order='sparse', rewind=k, **pair)
+                for match, when in (matches if start == 'permuted' else {None: {}}).items():
+                    job('train', start, study.sparse.epochs - k, study.sparse.after(k), [*needs, *[match] * bool(match)], **when, **about)
 
-def _chain_jobs(study, width, seed, dense, job):
+# %% ../nbs/14_study.ipynb #d3811716
+def _chain_jobs(study, width, seed, dense, job, **own):
     "The rounds of one chain and the tickets cut from it; per sparsity what its mask is cut from"
     rounds, cut_from, before = imp_rounds(study.sparsities, study.rate), {}, dense
     for r, (level, cuts) in enumerate(rounds, 1):
-        net = dict(epochs=study.imp.epochs * r, config=study.imp, needs=[before], round=r, width=width, seed=seed, mask_seed=seed, order='imp')
+        net = dict(epochs=study.imp.epochs * r, config=study.imp, needs=[before], round=r, width=width, seed=seed, mask_seed=seed, order='imp', **own)
         if 'imp' in study.starts:
             for s in cuts: job('imp', 'imp', sparsity=s, **net)
         cut_from |= dict.fromkeys(cuts, before)
@@ -202,9 +222,9 @@ def plan(
     "What a study has to do, and what sharing saves"
     every = jobs(study)
     done = done_in(store) if store is not None else set()
-    rounds, nets = imp_rounds(study.sparsities, study.rate), len(study.widths) * len(study.seeds)
-    own = [r if 'imp' in study.starts else r - 1 for r, (_, cuts) in enumerate(rounds, 1) for _ in cuts]
-    unshared = dict(dense=2 * nets * len(study.sparsities) * study.dense.epochs, imp=nets * sum(own) * study.imp.epochs)
+    own = [r if 'imp' in study.starts else r - 1 for r, (_, cuts) in enumerate(imp_rounds(study.sparsities, study.rate), 1) for _ in cuts]
+    chains = {(j.about['width'], j.about['seed']) for j in every if j.stage == 'imp'}
+    unshared = dict(dense=len(study.sparsities) * sum(j.epochs for j in every if j.stage == 'dense'), imp=len(chains) * sum(own) * study.imp.epochs)
     rows = {}
     for stage in 'dense', 'imp', 'match', 'train':
         some = [j for j in every if j.stage == stage]
@@ -231,10 +251,15 @@ _EVERY, _FEW = (0, 5, 10, 15, 20, 25, 50, 75, 100), (0, 10, 25, 50, 100)
 _PAPER = Study(dataset='cifar10', model='resnet20', widths=(1, 4, 8, 16), seeds=(0, 1, 2), sparsities=(.8, .9, .95, .97), rewinds={1: _EVERY, 4: _EVERY, 8: _FEW, 16: _FEW},
                starts=('lth', 'naive', 'permuted'), **PAPER, stats='paper', match_images=5000)
 _SHORT = dict(batch_size=128, augment=True, channels_last=True)
+_TABLE1 = replace(_PAPER, widths=(1,), seeds=tuple(range(5)), sparsities=(.9,), rewinds=(10,), starts=STARTS, seeds_per_mask=5)
 PRESETS = {
     'digits': Study(),
     'digits-quick': Study(widths=(32,), sparsities=(.9, .95)),
-    'cifar10-table1': replace(_PAPER, widths=(1,), seeds=tuple(range(5)), sparsities=(.9,), rewinds=(10,), starts=STARTS),
+    'digits-table1': Study(seeds=tuple(range(50)), sparsities=(.9, .97), seeds_per_mask=5),
+    'digits-table15': Study(sparsities=(.8, .9, .95, .97), match_epochs=(0, 1, 2, 3, 8, 15, 30), match_a=('end', 'same')),
+    'cifar10-table1': _TABLE1,
+    'cifar100-table1': replace(_TABLE1, dataset='cifar100', widths=(4,), sparsities=(.9, .95)),
+    'cifar10-table15': replace(_PAPER, widths=(1,), rewinds=(20,), match_epochs=(1, 5, 20, 50, 100, 200), match_a=('end', 'same')),
     'cifar10-fig5': _PAPER,
     'cifar100-fig6': replace(_PAPER, dataset='cifar100', rewinds=_FEW),
     'vgg11-fig7': replace(_PAPER, model='vgg11', widths=(1,), sparsities=(.8, .9), rewinds=(0, 5, 10, 15, 20, 25, 50)),
@@ -257,7 +282,8 @@ def scaled(
     last = max(max(ks) for ks in (rewinds.values() if isinstance(rewinds, dict) else [rewinds]))
     if last >= epochs['sparse'] or last + study.rewind_offset > epochs['dense']:
         raise SparseLTHError(f"scale {scale} leaves {epochs['dense']} dense and {epochs['sparse']} sparse epochs with rewind point {last}, so nothing to train after it: take a larger scale, or earlier rewind points.")
-    return replace(study, rewinds=rewinds, scale=study.scale * scale, **{n: replace(getattr(study, n), epochs=e) for n, e in epochs.items()})
+    match_epochs = study.match_epochs and shorter(study.match_epochs)
+    return replace(study, rewinds=rewinds, match_epochs=match_epochs, scale=study.scale * scale, **{n: replace(getattr(study, n), epochs=e) for n, e in epochs.items()})
 
 def as_released(study:Study)->Study:
     "A study as the paper's released code does it, where that differs from the paper's text: epoch k has k + 1 epochs, plain SGD in IMP, ResNet20's third stage read a block early"
@@ -356,11 +382,15 @@ def _workplace(study, store, device, data, workers, checkpoint, states, progress
                            graphs=graphs, capture=cuda_graph if graphs and device.type == 'cuda' else None, provenance=_provenance(device), advance=lambda group, epochs: None, settle=lambda todo: None)
 
 # %% ../nbs/14_study_run.ipynb #88990e68
+def _split_of(job): return job.about.get('split', job.about['seed'])
+
 def _images(w, seed):
     "The images of a seed, loaded once"
     if 'all' in w.images: return w.images['all']
     if seed not in w.images:
         data, of = _load(w.study, w.given, derived_seed(seed, 'split'), w.show)
+        if of and w.study.dataset != 'digits' and w.study.seeds_per_mask > 1:
+            raise SparseLTHError(f"'{w.given}' has no test set of its own, so each seed would have another, and networks of {w.study.seeds_per_mask} seeds shall share a mask: sort the images into folders 'train' and 'test'.")
         name = seed if of else 'all'
         _check_images(w, f'{w.study.dataset}, {w.study.stats}' + f', seed {seed}' * of, data)
         if w.study.train_images or w.study.test_images: data = data.head(w.study.train_images or len(data.train_x), w.study.test_images)
@@ -479,7 +509,7 @@ def _model(w, job):
     "The network of a job's width, made once"
     width = job.about['width']
     if width not in w.models:
-        model = build(w.study, width, _images(w, job.about['seed']))
+        model = build(w.study, width, _images(w, _split_of(job)))
         if w.study.model not in MODELS and not _noted(w, 'models', f'{w.study.model}, width {width}', _mark(model)):
             raise SparseLTHError(f"{w.study.model} makes another network than the one that '{w.store}' was begun with: give it another name, or choose another store.")
         w.models[width] = model.to(w.device)
@@ -494,13 +524,13 @@ def _mark(model):
 # %% ../nbs/14_study_run.ipynb #c82776b5
 def _spec(w, job):
     "Its symmetry, traced once"
-    width, data = job.about['width'], _images(w, job.about['seed'])
+    width, data = job.about['width'], _images(w, _split_of(job))
     if width not in w.specs: w.specs[width] = trace_spec(_model(w, job), next(iter(Batches(data, 4, limit=4)))[0])
     return w.specs[width]
 
 def _match(w, job):
     "The permutation from A to B"
-    a, b, data, study = copy.deepcopy(_model(w, job)), copy.deepcopy(_model(w, job)), _images(w, job.about['seed']), w.study
+    a, b, data, study = copy.deepcopy(_model(w, job)), copy.deepcopy(_model(w, job)), _images(w, _split_of(job)), w.study
     for m, name in zip((a, b), job.needs): m.load_state_dict(_result(w, name)['state'])
     how = dict(parity=True) if study.tap == 'reference' else dict(tap=study.tap)
     return match_activations(_spec(w, job), a, b, Batches(data, 500, limit=study.match_images), **how).perms
@@ -529,7 +559,7 @@ def _remember(w, name, flat):
 def _work_on(w, group):
     "The results of some jobs, which are alike: {job: (its results by name, record or None)}; a failed one has its error instead"
     if group[0].stage == 'match': return {j.key: ({j.key: {f'perms/{g}': p for g, p in _match(w, j).items()}}, None) for j in group}
-    model, images = _model(w, group[0]), [_images(w, j.about['seed']) for j in group]
+    model, images = _model(w, group[0]), [_images(w, _split_of(j)) for j in group]
     begin, masks, seeds = zip(*(_begin(w, j) for j in group))
     resume = [_checkpoint(w, j) for j in group]
     for j, saved in zip(group, resume): w.advance([j], saved['epoch'] if saved else 0)
@@ -655,7 +685,7 @@ def _trainer(w, job):
     "What trains a job, and how many of its kind at once: stacks, graphs on a GPU, or one after another"
     key = job.about['width'], job.config
     if key not in w.trainers:
-        model, data = _model(w, job), _images(w, job.about['seed'])
+        model, data = _model(w, job), _images(w, _split_of(job))
         state = model.state_dict()
         if _stackable(model, [state], [data], job.config): w.trainers[key] = fit_many, stack_size(state)
         elif w.capture and obstacle(model, data, job.config) is None: w.trainers[key] = partial(fit_graph, capture=w.capture), graph_size(state)
@@ -752,7 +782,7 @@ def run(
 def _check_trainable(w):
     "Raise what is wrong with images, models or schedules before anything is trained"
     for j in {_kind(j): j for j in w.jobs if j.config}.values():
-        _check_fits(_model(w, j), data := _images(w, j.about['seed']), j.config.channels_last)
+        _check_fits(_model(w, j), data := _images(w, _split_of(j)), j.config.channels_last)
         Batches(data, j.config.batch_size, shuffle=True, augment=j.config.augment, seed=0)
 
 def _check_run(study, data, workers, checkpoint):
@@ -1111,7 +1141,7 @@ def publish(
 
 def _plain(record):
     "A row of a data frame as it was in the store: nothing where there was nothing, whole numbers whole"
-    options = {f.name: f.type for f in fields(Study) if f.default is None or f.name in ('tap', 'stats', 'rewind_offset', 'prune_shortcuts')}
+    options = {f.name for f in fields(Study) if f.default is None or f.name in ('tap', 'stats', 'rewind_offset', 'prune_shortcuts')} | {'split', 'match_epoch_a'}
     gone = lambda v: v is None or isinstance(v, float) and np.isnan(v)
     whole = lambda k, v: int(v) if isinstance(v, float) and v == int(v) and k in ('rewind', 'match_epoch', 'mask_seed', *options) else v
     return {k: None if gone(v) else whole(k, v) for k, v in record.items() if not (k in options and gone(v))}

@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../nbs/40_all.ipynb #39932b2c
-from . import core, cuda, data, matching, models, plots, pruning, stats, study, symmetry, toy, training, transfer
+from . import connectivity, core, cuda, data, diversity, matching, models, plots, pruning, stats, study, symmetry, toy, training, transfer
 from .core import *
 from .toy import *
 from .data import *
@@ -17,11 +17,13 @@ from .symmetry import *
 from .matching import *
 from .transfer import *
 from .cuda import *
+from .connectivity import *
+from .diversity import *
 from .stats import *
 from .plots import *
 from .study import *
 
 # %% ../nbs/40_all.ipynb #f04c5adc
-_modules = core, toy, data, models, training, pruning, symmetry, matching, transfer, cuda, stats, plots, study
-_console = {*'main draw report open_store plan run jobs build makes done_in family status failures complete compare comparison changed_options study_from by_rewind keep_memory eager recorded'.split(), 'FORMAT', 'STARTS', 'Job'}
+_modules = core, toy, data, models, training, pruning, symmetry, matching, transfer, cuda, connectivity, diversity, stats, plots, study
+_console = {*'main draw report open_store plan run jobs build makes done_in family status failures complete compare comparison changed_options study_from by_rewind by_match barriers between plane keep_memory eager recorded'.split(), 'FORMAT', 'STARTS', 'Job'}
 __all__ = [name for module in _modules for name in module.__all__ if name not in _console]

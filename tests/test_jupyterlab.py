@@ -63,7 +63,7 @@ needs_browser = pytest.mark.skipif(not BROWSER, reason='no Chromium or Chrome on
 
 
 @needs_browser
-@pytest.mark.parametrize('name', ['02_images', '04_training', '08_transfer', '09_cuda', '20_digits', 'index', 'tutorials/your_own_data'])
+@pytest.mark.parametrize('name', ['02_images', '04_training', '08_transfer', '09_cuda', '10_connectivity', '20_digits', 'index', 'tutorials/your_own_data'])
 def test_a_person_steps_through(lab, page, name):
     run_all(page, f'{lab}/{name}.ipynb')
     found = counts(page)

@@ -1,10 +1,17 @@
 "Properties that hold for any shape, sparsity and permutation, tried on random ones."
+import itertools
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.spatial.distance import jensenshannon
+from scipy.special import log_softmax
 from torch import nn
 from hypothesis import given, settings, strategies as st
 
+from sparse_lth.connectivity import barrier, between, interpolate
 from sparse_lth.core import apply_masks, import_torchvision, sparsity
+from sparse_lth.diversity import disagreement, ensemble_accuracy, js, kl
 from sparse_lth.models import MLP, init_state, prunable
 from sparse_lth.pruning import imp_rounds, magnitude_masks
 from sparse_lth.stats import holm, sign_flip_test
@@ -120,6 +127,31 @@ class Grown(nn.Module):
             elif kind == 'twice': x = m[0](m[0](x).tanh()).tanh()                     # what comes out goes in again
             else: x = m[0](x)
         return self.head(F.adaptive_avg_pool2d(x, 2 if self.flat else 1).flatten(1))
+
+
+@given(st.integers(2, 6), st.integers(1, 8), st.integers(2, 9), st.floats(-3, 5), seeds)
+def test_divergences_equal_scipy(networks, images, classes, steep, seed):
+    logits = torch.randn(networks, images, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 10**steep
+    log_p = log_softmax(logits.numpy(), -1)
+    pairs = list(itertools.combinations(range(networks), 2))
+    by_scipy = sum(jensenshannon(np.exp(log_p[i]), np.exp(log_p[j]), axis=-1)**2 for i, j in pairs).mean() / len(pairs)
+    both_ways = sum((np.exp(log_p[i]) * (log_p[i] - log_p[j])).sum(-1) for i, j in itertools.permutations(range(networks), 2)).mean() / 2 / len(pairs)
+    assert abs(js(logits) - by_scipy) < 1e-9 and abs(kl(logits) - both_ways) <= 1e-9 * (1 + both_ways)
+    assert 0 <= js(logits) <= np.log(2) + 1e-12 and kl(logits) >= 4 * js(logits) - 1e-9 and 0 <= disagreement(logits) <= 1
+    assert ensemble_accuracy(logits[[0] * networks], logits[0].argmax(-1)) == 1          # copies of one network name what it names
+
+
+@settings(max_examples=10)
+@given(sizes, seeds, seeds)
+def test_a_permuted_copy_is_as_far_as_the_network_itself(sizes, seed, other):
+    model, generator = MLP(*sizes).double(), torch.Generator().manual_seed(seed)
+    a, b, spec = init_state(model, seed), init_state(model, other), mlp_spec(model)
+    x, y = torch.randn(12, sizes[0], generator=generator), torch.randint(sizes[-1], (12,), generator=generator)
+    data = Data(x, y, x, y, sizes[-1], 0., 1.)
+    p = random_perms(spec, seed)
+    here, there = (interpolate(model, *pair, data, n=5) for pair in ((a, b), (permute(spec, p, a), permute(spec, p, b))))
+    assert np.allclose(here.test_loss, there.test_loss, atol=1e-12) and barrier(here) >= 0
+    assert equal(between(a, b, 0), a) and equal(between(a, b, 1), b) and np.isclose(barrier(interpolate(model, a, a, data, n=3)), 0, atol=1e-12)
 
 
 kinds = st.sampled_from(['conv', 'transposed', 'joined', 'residual', 'norm', 'gate', 'depthwise', 'twice'])

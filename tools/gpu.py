@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def close(a, b, eps=1e-5):
     "Like fastcore's: numbers, arrays, and what holds them"
-    if hasattr(a, '__array__') or hasattr(b, '__array__'): return bool((abs(torch.as_tensor(a) - torch.as_tensor(b)) < eps).all())
+    if hasattr(a, '__array__') or hasattr(b, '__array__'): return bool((abs(torch.as_tensor(a, dtype=torch.float64, device='cpu') - torch.as_tensor(b, dtype=torch.float64, device='cpu')) < eps).all())
     if hasattr(a, '__iter__'): return len(a) == len(b) and all(close(x, y, eps) for x, y in zip(a, b))
     return abs(a - b) < eps
 
@@ -36,7 +36,7 @@ def exception_expected(kind=Exception, regex=''):
 def stand_in():
     "What notebooks use of fastcore.test, for where it is not installed"
     def check(test):
-        def checked(a, b, *args): assert test(a, b, *args), f'{a}\n{b}'
+        def checked(a, b, *args, **named): assert test(a, b, *args, **named), f'{a}\n{b}'
         return checked
     module = types.ModuleType('fastcore.test')
     module.test_eq, module.test_ne, module.test_close, module.ExceptionExpected = check(equal), check(lambda a, b: not equal(a, b)), check(close), exception_expected

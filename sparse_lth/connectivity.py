@@ -9,13 +9,14 @@ __all__ = ['between', 'reset_bn_stats', 'interpolate', 'barrier', 'Plane', 'plan
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
-from numbers import Integral
-import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
+from numbers import Integral, Real
+from types import SimpleNamespace
+import matplotlib, matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
 from torch import nn, Tensor
 from .core import INK, SparseLTHError, check_state, mode
 from .data import Batches, Data
 from .matching import _inputs_of
-from .training import evaluate
+from .training import evaluate, _check_fits
 
 # %% ../nbs/10_connectivity.ipynb #e1e2f09d
 def between(
@@ -24,7 +25,10 @@ def between(
     alpha:float, # 0 for A, 1 for B; outside of [0, 1] on the same line
 )->dict[str,Tensor]: # all tensors are new
     "The state `(1 - alpha) A + alpha B`"
-    mix = lambda a, b: (1 - alpha) * a + alpha * b if a.is_floating_point() else (a if alpha < .5 else b).clone()
+    if not isinstance(alpha, Real) or not np.isfinite(alpha): raise SparseLTHError(f"alpha is {alpha!r}, expected a number, such as .5 for half way.")
+    kinds = [{n: (tuple(t.shape), t.dtype) for n, t in s.items()} if isinstance(s, dict) else s for s in (state_a, state_b)]
+    if kinds[0] != kinds[1] or not isinstance(state_a, dict): raise SparseLTHError("A and B are no states with the same names, shapes and types: take two networks of one architecture.")
+    mix = lambda a, b: (1 - alpha) * a + alpha * b if a.is_floating_point() or a.is_complex() else (a if alpha < .5 else b).clone()
     return {n: mix(a, state_b[n]) for n, a in state_a.items()}
 
 # %% ../nbs/10_connectivity.ipynb #9a5880f5
@@ -34,18 +38,22 @@ def reset_bn_stats(
     batches, # an iterable of shuffled input batches, or of tuples that begin with one
 ):
     "Replace the running statistics of all BatchNorm layers by their means over some batches; if that fails, they are as before"
-    norms = _batch_norms(model)
+    norms, first = _batch_norms(model), SimpleNamespace(parameters=lambda: [next(model.parameters())])
     before = [(m, m.momentum, [t.clone() for t in (m.running_mean, m.running_var, m.num_batches_tracked)]) for m in norms]
     try:
         with mode(model, False):
             for m in norms: m.train(), m.reset_running_stats(), setattr(m, 'momentum', None)          # None: the mean over all batches
-            for x in _inputs_of(batches, model, model) if norms else (): model(x)
+            for x in _inputs_of(batches, first, first) if norms else (): model(x)
+        _put_back((m, old) for m, _, old in before if not m.num_batches_tracked)                  # no batch came there
     except BaseException as e:
-        for m, _, old in before: [t.copy_(o) for t, o in zip((m.running_mean, m.running_var, m.num_batches_tracked), old)]
-        if not isinstance(e, (RuntimeError, ValueError)): raise
+        _put_back((m, old) for m, _, old in before)
+        if not isinstance(e, (RuntimeError, ValueError)) or isinstance(e, torch.cuda.OutOfMemoryError): raise
         raise SparseLTHError(f"The model does not run on these batches ({str(e).splitlines()[0]}): pass batches as it was trained on, of two or more.") from e
     finally:
         for m, momentum, _ in before: m.momentum = momentum
+
+def _put_back(saved):
+    for m, old in saved: [t.copy_(o) for t, o in zip((m.running_mean, m.running_var, m.num_batches_tracked), old)]
 
 def _batch_norms(model): return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is not None]
 
@@ -67,6 +75,7 @@ def interpolate(
 
 def _judge(model, data, reset_bn, channels_last, splits=('train', 'test'), **states):
     "A function that gives the losses and accuracies of a state"
+    _check_fits(model, data, channels_last)
     for name, state in states.items():
         check_state(model, state, f'The state of {name}')
         if bad := [n for n, t in state.items() if t.is_floating_point() and not t.isfinite().all()]: raise SparseLTHError(f"The state of {name} has nan or inf in '{bad[0]}', so nothing leads there: take networks that trained.")
@@ -75,7 +84,7 @@ def _judge(model, data, reset_bn, channels_last, splits=('train', 'test'), **sta
         model.load_state_dict(state)
         if batches is not None: reset_bn_stats(model, batches)
         found = {split: evaluate(model, data, split=split, channels_last=channels_last) for split in splits}
-        return {f'{split}_{what}': v for split, values in found.items() for what, v in zip(('loss', 'accuracy'), values)}
+        return {f'{split}_{what}': v if loss == loss else np.nan for split, (loss, accuracy) in found.items() for what, v in (('loss', loss), ('accuracy', accuracy))}
     return judge
 
 # %% ../nbs/10_connectivity.ipynb #df324ff4
@@ -137,7 +146,7 @@ def plane(
 
 # %% ../nbs/10_connectivity.ipynb #0d0bfc55
 def _grid(name, values):
-    try: grid = np.asarray(values, float)
+    try: grid = np.array(values, float)
     except (TypeError, ValueError): grid = np.empty(0)
     if grid.ndim != 1 or not len(grid) or not np.isfinite(grid).all(): raise SparseLTHError(f"{name} is {values!r}, expected a list of numbers, such as np.linspace(-1, 2, 25).")
     return grid
@@ -161,18 +170,20 @@ def plot_plane(
     names=('', '', ''), # of the three networks
     ax=None, # None makes a figure
     what:str='error', # 'error' or 'loss'
-    levels=None, # of the contours; None: those of the paper for an error, 12 even ones for a loss
+    levels=None, # of the contours; None: for an error .02, .05, and as the paper in steps of .1, for a loss 12 even ones
 ): # the Axes
     "Contours of error or loss in a plane, and the three networks in it"
     if what not in ('error', 'loss'): raise SparseLTHError(f"what is {what!r}, expected 'error' or 'loss'.")
     if not isinstance(plane, Plane) or min(plane.loss.shape) < 2: raise SparseLTHError("There is no plane of at least 2 x 2 points: pass what `plane` gives.")
     if ax is None: ax = plt.subplots(figsize=(4.4, 3.6))[1]
     values = 1 - plane.accuracy if what == 'error' else plane.loss
-    levels = levels if levels is not None else np.arange(0, 1.01, .1) if what == 'error' else 12
-    drawn = ax.contourf(plane.x, plane.y, values, levels, cmap='Blues')
+    levels = levels if levels is not None else [0, .02, .05, *np.arange(1, 11) / 10] if what == 'error' else 12
+    norm = matplotlib.colors.BoundaryNorm(levels, 256) if np.ndim(levels) else None
+    drawn = ax.contourf(plane.x, plane.y, values, levels, cmap='Blues', norm=norm)
     ax.figure.colorbar(drawn, ax=ax, label=what)
     for (x, y), name in zip(plane.points, names):
         ax.plot(x, y, 'o', color='white', markeredgecolor=INK)
         ax.annotate(name, (x, y), xytext=(0, 6), textcoords='offset points', ha='center', color=INK, fontsize=9)
+    ax.set(xlabel='to the second network', ylabel='away from the line')
     ax.grid(False)
     return ax

@@ -11,8 +11,9 @@ from math import log
 from numbers import Integral
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from torch import nn, Tensor
-from .core import LABELS, SparseLTHError, check_state, mode
+from .core import SparseLTHError, check_state, mode
 from .data import Batches, Data
+from .training import _check_fits
 
 # %% ../nbs/11_diversity.ipynb #7f48421a
 def _checked(logits, least=2):
@@ -90,7 +91,8 @@ def ensemble_accuracy(
 
 def _accuracy(scores, labels):
     "The share of images whose largest score is that of the label"
-    labels = torch.as_tensor(labels)
+    try: labels = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as e: raise SparseLTHError(f"labels are a {type(labels).__name__}, expected a tensor of class numbers: pass those of the same images, such as `data.test_y`.") from e
     n, classes = scores.shape
     if labels.shape != (n,) or labels.is_floating_point() or labels.min() < 0 or labels.max() >= classes:
         raise SparseLTHError(f"labels have shape {tuple(labels.shape)} and type {labels.dtype}, expected {n} class numbers from 0 to {classes - 1}, one for each image: pass those of the same images.")
@@ -109,13 +111,14 @@ def logits_of(
 )->Tensor: # (networks, images, classes), in the order of the data
     "What several networks of one architecture answer"
     if not isinstance(states, (list, tuple)) or not states: raise SparseLTHError(f"states is {'empty' if isinstance(states, (list, tuple)) else f'a {type(states).__name__}'}, expected a list with one state for each network.")
+    dtype = _check_fits(model, data, channels_last).dtype
     for i, state in enumerate(states): check_state(model, state, f'The state of network {i}')
     model, found = copy.deepcopy(model), []
-    batches = Batches(data, batch_size, split=split, dtype=next(model.parameters()).dtype, channels_last=channels_last)
+    batches = Batches(data, batch_size, split=split, dtype=dtype, channels_last=channels_last)
     with mode(model, False):
         for state in states:
             model.load_state_dict(state)
-            found.append(torch.cat([model(x)[:, :data.n_classes] for x, _ in batches]))
+            found.append(torch.cat([model(x) for x, _ in batches]))
     return torch.stack(found)
 
 # %% ../nbs/11_diversity.ipynb #0c2c2d04
@@ -124,7 +127,8 @@ def disagreement_with(
     solution:Tensor, # (images, classes): one network's
 )->list[float]: # one for each network, 0..1
     "How often each network names another class than one network does"
-    *each, one = _checked([*logits, solution])
+    each, one = _checked(logits, 1), _checked([solution], 1)[0]
+    if each.shape[1:] != one.shape: raise SparseLTHError(f"The solution's logits have shape {tuple(one.shape)} but those of the networks {tuple(each.shape[1:])}: let all judge the same images and classes.")
     return [(x.argmax(-1) != one.argmax(-1)).double().mean().item() for x in each]
 
 def diversity_report(
@@ -135,7 +139,7 @@ def diversity_report(
     "Table 1: accuracy, ensemble and diversity of several groups of networks"
     if not isinstance(logits, dict) or not logits: raise SparseLTHError(f"logits are a {type(logits).__name__}, expected {{name of a group: logits of its networks}}.")
     groups = {name: _checked(x) for name, x in logits.items()}
-    _checked([x[0] for x in groups.values()], 1)                                            # the same images for all
+    if len(shapes := {name: tuple(x.shape[1:]) for name, x in groups.items()}) and len({*shapes.values()}) > 1: raise SparseLTHError(f"The groups have logits of shapes {shapes}, expected one (images, classes) for all: let all networks judge the same images.")
     report = pd.DataFrame({name: _measures(x, labels) for name, x in groups.items()}).T.rename_axis('start').astype({'networks': int})
     if solution is None: return report
     one = _solution(groups, solution)
@@ -154,6 +158,6 @@ def _solution(groups, solution):
     "The logits of the network that is named"
     try:
         name, i = solution
-        if not (isinstance(i, Integral) and i >= 0): raise IndexError
+        if not isinstance(i, Integral) or isinstance(i, bool) or i < 0: raise IndexError
         return groups[name][i]
     except (TypeError, ValueError, KeyError, IndexError) as e: raise SparseLTHError(f"solution is {solution!r}, expected a group and the number of a network in it, such as ('imp', 0), of {({n: len(g) for n, g in groups.items()})}.") from e

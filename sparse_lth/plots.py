@@ -145,6 +145,7 @@ def plot_curves(
 ): # the axes
     "Loss or accuracy on the way from A to B, one panel per width"
     if not isinstance(curves, pd.DataFrame) or (lacking := {'width', 'seed', 'start', 'alpha', what} - {*curves.columns}): raise SparseLTHError(f"The curves are a {type(curves).__name__}" + (f" without {', '.join(sorted(lacking))}" if isinstance(curves, pd.DataFrame) else '') + ", expected what `study_curves` gives.")
+    _check_one_each(curves)
     widths = sorted(curves.width.unique())
     if axes is None: axes = plt.subplots(1, len(widths), figsize=(1 + 2.9 * len(widths), 3), squeeze=False, sharey=True)[1][0]
     if len(axes) != len(widths): raise SparseLTHError(f"There are {len(axes)} axes for widths {widths}, expected one per width: pass axes=None to have them made.")
@@ -158,6 +159,10 @@ def plot_curves(
     axes[-1].legend()
     return axes
 
+def _check_one_each(curves):
+    "Raise if a pair has several curves"
+    if curves.duplicated(['width', 'seed', 'start', 'alpha']).any(): raise SparseLTHError("Some pairs have several curves, of several times of matching or sparsities: pass those of one.")
+
 # %% ../nbs/13_plots.ipynb #8910af39
 def plot_barriers(
     curves:pd.DataFrame, # see `plot_curves`, with test_loss
@@ -166,13 +171,15 @@ def plot_barriers(
 ): # the Axes
     "The share recovered over the barrier between matched networks, a point per width"
     if ax is None: ax = plt.subplots()[1]
+    _check_one_each(curves)
     table, matched = by_start(records), curves[curves.start == 'permuted']
     for width in sorted({*matched.width} & {*table.index.unique('width')}):
         heights = matched[matched.width == width].groupby('seed')[['alpha', 'test_loss']].apply(barrier)
         share = share_recovered(table.loc[width])
         ends = None if np.isnan(share['low']) else [[share['share'] - share['low']], [share['high'] - share['share']]]
-        ax.errorbar(heights.mean(), share['share'], ends, heights.std() / np.sqrt(len(heights)) if len(heights) > 1 else None, color=LINES['permuted']['color'], marker='o', ecolor=INK, elinewidth=.8, linestyle='')
-        ax.annotate(f'width {width}', (heights.mean(), share['share']), xytext=(6, 5), textcoords='offset points', fontsize=8)
+        about = describe(heights)
+        ax.errorbar(about['mean'], share['share'], ends, about['high'] - about['mean'] if about['n'] > 1 else None, color=LINES['permuted']['color'], marker='o', ecolor=INK, elinewidth=.8, linestyle='')
+        ax.annotate(f'width {width}', (about['mean'], ends[1][0] + share['share'] if ends else share['share']), xytext=(0, 3), textcoords='offset points', fontsize=8, ha='center')
     ax.set(xlabel='barrier after matching, test loss', ylabel='share recovered')
     ax.set_xlim(left=0)
     return ax
@@ -189,10 +196,12 @@ def plot_matches(
     for (a, line), look in zip(found.groupby('a'), (dict(marker='s', linestyle='-'), dict(marker='o', linestyle='--', markerfacecolor='white'))):
         t = line.index.get_level_values('t').astype(float)
         ends = [line.share - line.low, line.high - line.share] if line.low.notna().all() else None
-        ax.errorbar(t * (1.02 if a == 'same' else 1), line.share, ends, color=LINES['permuted']['color'], elinewidth=.8, label={'end': 'A at its end', 'same': 'A at the same epoch'}[a], **look)
-    ax.axhline(0, color=LINES['naive']['color'], linewidth=2, zorder=1)
-    ax.annotate(LABELS['naive'], (1.01, 0), xycoords=('axes fraction', 'data'), va='center')
+        ax.errorbar(t * (1.06 if a == 'same' else 1), line.share, ends, color=LINES['permuted']['color'], elinewidth=.8, label={'end': 'A at its end', 'same': 'A at the same epoch'}[a], **look)
+    for y, start in (0, 'naive'), (1, 'lth'):
+        ax.axhline(y, color=LINES[start]['color'], linewidth=2, zorder=1)
+        ax.annotate(LABELS[start], (1.01, y), xycoords=('axes fraction', 'data'), va='center')
     ax.set(xlabel='epoch of B at the matching', ylabel='share recovered', xscale='symlog')
+    ax.set_xlim(left=min(-.3, *found.index.get_level_values('t')))
     ax.xaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
     ax.set_xticks(sorted({*found.index.get_level_values('t').astype(float)}))
     ax.minorticks_off()

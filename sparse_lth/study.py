@@ -1543,9 +1543,9 @@ def _seeds(text):
     except ValueError as e: raise SparseLTHError(f"--seeds is {text!r}, expected a number of seeds, or some such as 3,4 or 5-9.") from e
 
 # %% ../nbs/14_study_tell.ipynb #1337a4fd
-def _changed(study, changes, **new):
+def _changed(study, changes, **given):
     "A study with some fields changed, all at once"
-    known = [f.name for f in fields(Study) if f.name != 'scale']
+    new, known = dict(given), [f.name for f in fields(Study) if f.name != 'scale']
     for key, _, text in (change.partition('=') for change in changes):
         name, _, inner = key.partition('.')
         config = new.get(name, getattr(study, name, None))
@@ -1556,7 +1556,7 @@ def _changed(study, changes, **new):
         if inner: value = replace(config, **{inner: value})
         elif (isinstance(getattr(Study, name, None), tuple) or name == 'match_epochs' and value is not None) and not isinstance(value, (tuple, list, dict)): value = (value,)
         new[name] = value
-    return replace(study, **new)
+    return replace(study, **(new | given))
 
 def _remembered(a, store):
     "The study that the arguments ask for; if they don't, the one that was last run under the name of this preset"

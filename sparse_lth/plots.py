@@ -146,6 +146,7 @@ def plot_curves(
     "Loss or accuracy on the way from A to B, one panel per width"
     if not isinstance(curves, pd.DataFrame) or (lacking := {'width', 'seed', 'start', 'alpha', what} - {*curves.columns}): raise SparseLTHError(f"The curves are a {type(curves).__name__}" + (f" without {', '.join(sorted(lacking))}" if isinstance(curves, pd.DataFrame) else '') + ", expected what `study_curves` gives.")
     _check_one_each(curves)
+    if 'mask_seed' in curves: curves = curves.groupby(['width', 'mask_seed', 'start', 'alpha'], as_index=False).mean(numeric_only=True).assign(seed=lambda d: d.mask_seed)     # pairs that share A are no independent ones
     widths = sorted(curves.width.unique())
     if axes is None: axes = plt.subplots(1, len(widths), figsize=(1 + 2.9 * len(widths), 3), squeeze=False, sharey=True)[1][0]
     if len(axes) != len(widths): raise SparseLTHError(f"There are {len(axes)} axes for widths {widths}, expected one per width: pass axes=None to have them made.")
@@ -174,7 +175,7 @@ def plot_barriers(
     _check_one_each(curves)
     table, matched = by_start(records), curves[curves.start == 'permuted']
     for width in sorted({*matched.width} & {*table.index.unique('width')}):
-        heights = matched[matched.width == width].groupby('seed')[['alpha', 'test_loss']].apply(barrier)
+        heights = matched[matched.width == width].groupby(['mask_seed', 'seed'] if 'mask_seed' in matched else ['seed'])[['alpha', 'test_loss']].apply(barrier).groupby(level=0).mean()
         share = share_recovered(table.loc[width])
         ends = None if np.isnan(share['low']) else [[share['share'] - share['low']], [share['high'] - share['share']]]
         about = describe(heights)

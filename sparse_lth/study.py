@@ -937,6 +937,7 @@ def failures(
     return found
 
 # %% ../nbs/14_study_survey.ipynb #41ed7de6
+import importlib.resources
 from .connectivity import barrier, interpolate
 from .diversity import disagreement_with, diversity_report, logits_of
 from .stats import _number, _spread
@@ -999,9 +1000,13 @@ def barriers(
         rows[at] = {what: barrier(curve, what) for what in ('test_loss', 'train_loss', 'test_error')} | dict(half_way=half.iloc[0] if len(half) else np.nan)
     return pd.DataFrame(rows).T.rename_axis(keys)
 
+def _paper_table(name):
+    "A file of the paper's numbers, which comes with the package"
+    with importlib.resources.files('sparse_lth').joinpath(f'paper/{name}.csv').open() as f: return pd.read_csv(f)
+
 def paper_barriers()->pd.DataFrame: # index (dataset, width): barrier in test loss
     "The barriers between matched networks in the paper's Figure 3"
-    with importlib.resources.files('sparse_lth').joinpath('paper/curves.csv').open() as f: table = pd.read_csv(f)
+    table = _paper_table('curves')
     table = table[table.quantity == 'test_loss_interp_pi(A)_B'].rename(columns=dict(x='alpha', value='test_loss'))
     return table.groupby(['dataset', 'width'])[['alpha', 'test_loss']].apply(barrier).to_frame('test_loss')
 
@@ -1052,21 +1057,29 @@ def study_diversity(
     each:bool=False, # a row for each sparse network instead: its accuracy, and how often it disagrees with the solution
 )->pd.DataFrame: # per width, sparsity, rewind point, mask and start: what `diversity_report` gives; the solution is the mask's pruned network
     "Accuracy, ensemble and diversity of the networks that share a mask"
+    groups = _groups(study, store, device, data)
+    return _as_rows(groups, _each_of if each else _report_of)
+
+def _groups(study, store, device, data):
+    "What the networks of each mask answer, see `_groups_of`"
     if isinstance(study, Study) and study.seeds_per_mask < 2: raise SparseLTHError(f"seeds_per_mask is {study.seeds_per_mask}, and diversity is among networks of one mask: take a study with several, such as PRESETS['digits-table1'].")
     wanted = [j for j in jobs(study) if j.about['start'] in ('dense', *STARTS) and _at_the_end(study, j)] if isinstance(study, Study) else []
     if wanted and 'permuted' in study.starts and not any(j.about['start'] == 'permuted' for j in wanted): raise SparseLTHError(f"match_epochs is {study.match_epochs}, and diversity is of networks matched at the end, epoch {study.dense.epochs}: add that epoch.")
-    w, rows = _surveyed(study, store, device, data, wanted), []
+    w = _surveyed(study, store, device, data, wanted)
     for width in study.widths:
         for i in range(0, len(study.seeds), study.seeds_per_mask):
             seeds = study.seeds[i:i + study.seeds_per_mask]
-            some = [j for j in wanted if j.about['width'] == width and j.about['seed'] in seeds]
-            rows += _diversity_of(w, some, dict(width=width, mask_seed=seeds[0]), each)
-    return pd.concat(rows, ignore_index=True)
+            yield from _groups_of(w, [j for j in wanted if j.about['width'] == width and j.about['seed'] in seeds], dict(width=width, mask_seed=seeds[0]))
+
+def _as_rows(groups, of):
+    "The rows that `of` makes of each group, with what they are about"
+    tables = [(about, of(some, labels)) for about, some, labels in groups]
+    return pd.concat([t.assign(**about)[[*about, *t.columns]] for about, t in tables], ignore_index=True)
 
 # %% ../nbs/14_study_survey.ipynb #cc458314
-def _diversity_of(w, some, about, each):
-    "The reports of the networks of one mask and width, one for each sparsity and rewind point"
-    images, answers, reports = _images(w, about['mask_seed']), {}, []
+def _groups_of(w, some, about):
+    "What the networks of one mask and width answer: (about, {start: {seed: logits}}, labels) for each sparsity and rewind point"
+    images, answers = _images(w, about['mask_seed']), {}
     for j in some:
         if j.about['start'] == 'dense' and j.about['network'] == 'B': continue
         answer = logits_of(_model(w, j), [_state_of(w, j)], images, channels_last=w.study.dense.channels_last)[0]
@@ -1075,9 +1088,7 @@ def _diversity_of(w, some, about, each):
         for k in w.study.rewinds_of(about['width']):
             at = {'dense': (0., None), 'imp': (s, None)} | dict.fromkeys(_TRAINED, (s, k))
             groups = {start: answers[start, *at[start]] for start in ('dense', *STARTS) if len(answers.get((start, *at[start]), ())) > 1}
-            report = (_each_of if each else _report_of)(groups, images.test_y)
-            reports.append(report.assign(sparsity=s, rewind=k, **about)[['width', 'sparsity', 'rewind', 'mask_seed', *report.columns]])
-    return reports
+            yield dict(width=about['width'], sparsity=s, rewind=k, mask_seed=about['mask_seed']), groups, images.test_y
 
 def _report_of(groups, labels):
     "One report: {start: {seed: logits}} as rows per start"
@@ -1109,7 +1120,7 @@ def diversity_table(
 
 def paper_diversity()->pd.DataFrame: # dataset, model, width, sparsity, start; shares from 0 to 1, divergences as printed
     "The paper's Table 1"
-    with importlib.resources.files('sparse_lth').joinpath('paper/accuracy.csv').open() as f: table = pd.read_csv(f)
+    table = _paper_table('accuracy')
     table = table[table.experiment == 'diversity'].assign(start=table.method.str.lower(), model=table.model.str.lower(), metric=table.metric.replace(dict(top1='accuracy', ensemble_top1='ensemble')))
     wide = table.pivot(index=['dataset', 'model', 'width', 'sparsity', 'start'], columns='metric', values='mean').assign(accuracy_sd=table[table.metric == 'accuracy'].set_index(['dataset', 'model', 'width', 'sparsity', 'start'])['std'])
     percent = ['accuracy', 'ensemble', 'accuracy_sd']
@@ -1117,7 +1128,7 @@ def paper_diversity()->pd.DataFrame: # dataset, model, width, sparsity, start; s
     return wide.assign(gain=wide.ensemble - wide.accuracy, over_error=wide.disagreement / (1 - wide.accuracy))
 
 # %% ../nbs/14_study_tell.ipynb #7e73f6de
-import argparse, ast, importlib.resources
+import argparse, ast
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -1167,7 +1178,6 @@ def usual_records(
     records:pd.DataFrame, # of one study
 )->pd.DataFrame: # one permuted network at most for each width, sparsity, rewind point and seed, and seeds that are independent
     "The records that tables and tests are about"
-    if not isinstance(records, pd.DataFrame) or 'start' not in records: raise SparseLTHError("The records are no data frame of networks: pass what `results` gives.")
     times = by_match(records)
     if len(times) > 1: records = times[max(times, key=lambda at: (at[1], at[0] == 'end'))]
     return _one_per_mask(records)
@@ -1234,8 +1244,11 @@ def report(
     records:pd.DataFrame, # of one study, complete
 )->str:
     "Tables and conclusion of a study as text"
-    usual, times = usual_records(records), by_match(records)
-    if usual is not records: return '\n'.join([*_unusual(records, usual), report(usual), *_match_lines(records, times)])
+    usual = usual_records(records)
+    return '\n'.join([*_unusual(records, usual), _tables(usual), *_match_lines(records, by_match(records))])
+
+def _tables(records):
+    "Accuracies, differences and tests of usual records"
     title = ['Test accuracy in %, mean ± standard deviation over seeds; differences are paired, in points.', '']
     plain = [f"{start}{f', {100 * s:g} %' if s else ''}, width {w}: {_spread(100 * a.mean(), 100 * a.std())} ({len(a)} networks)."
              for start, at in (('Dense', 'dense'), ('IMP', 'imp')) for (w, s), a in records[records.start == at].groupby(['width', 'sparsity']).test_accuracy]
@@ -1255,12 +1268,20 @@ def _match_lines(records, times):
     tables = [line for k, part in by_rewind(records).items() for line in (f'k = {k}:', match_table(part).to_string(index=False))]
     return ['', 'Permuted minus naive in points, averaged over widths, for each time of matching [95 %]:', '', *tables]
 
+def _matched_at(part, dense):
+    "B's epoch at the matching of permuted networks"
+    at = part.match_epoch.dropna() if 'match_epoch' in part else []
+    return at.max() if len(at) else dense
+
 def _unusual(records, usual):
     "What a study has more of than its tables show"
     masks, nets = (r[r.start.isin(_TRAINED)] for r in (usual, records))
-    times = f'Permuted networks were matched at {len(by_match(records))} times; first those of the last.' * (len(by_match(records)) > 1)
-    shared = f'Networks that share a mask count as one, by their mean: {masks.seed.nunique()} masks of {nets.seed.nunique() // masks.seed.nunique()} networks, where seeds are spoken of.' * (masks.seed.nunique() < nets.seed.nunique())
-    return [line for line in (times, shared) if line] + ['']
+    n, end = len(by_match(records)), records[records.start == 'dense'].epochs.max()
+    times = f'Permuted networks were matched at {n} times; first those of the last.' if n > 1 else ''
+    early = f'B was matched at epoch {_matched_at(usual, end):g} of its {end:g}.' if _matched_at(usual, end) < end else ''
+    of = nets.seed.nunique() // max(masks.seed.nunique(), 1)
+    shared = f'Networks that share a mask count as one, by their mean: {masks.seed.nunique()} masks of {of} networks, where seeds are spoken of.' * (of > 1)
+    return [*lines, ''] if (lines := [line for line in (times, early, shared) if line]) else []
 
 def _tests_at(part, tests):
     "The tests at one rewind point, and the share of LTH's lead over naive that permuting recovers"
@@ -1271,7 +1292,7 @@ def _tests_at(part, tests):
 # %% ../nbs/14_study_tell.ipynb #e122d599
 def paper_accuracies()->pd.DataFrame: # accuracies and deviations from 0 to 1
     "The accuracies over rewind points that the paper's Tables 5 to 14 give"
-    with importlib.resources.files('sparse_lth').joinpath('paper/accuracy.csv').open() as f: table = pd.read_csv(f)
+    table = _paper_table('accuracy')
     table = table[(table.experiment == 'rewind_sweep') & (table.metric == 'top1')]
     about = dict(table=table.source, dataset=table.dataset, model=table.model.str.lower(), width=table.width, sparsity=table.sparsity, rewind=table.rewind_epoch.astype(int), start=table.method.str.lower())
     return pd.DataFrame(about | dict(mean=table['mean'] / 100, sd=table['std'] / 100, n=table.n_runs)).reset_index(drop=True)
@@ -1279,7 +1300,7 @@ def paper_accuracies()->pd.DataFrame: # accuracies and deviations from 0 to 1
 # %% ../nbs/14_study_tell.ipynb #6718defb
 def paper_matches()->pd.DataFrame: # index sparsity, columns B's epoch t at the matching, of 200: permuted - naive in points
     "What permuting gains in the paper's Table 15, by time of matching: ResNet20 of width 1 on CIFAR-10, rewind point 20"
-    with importlib.resources.files('sparse_lth').joinpath('paper/accuracy.csv').open() as f: table = pd.read_csv(f)
+    table = _paper_table('accuracy')
     permuted = table[table.experiment == 'early_matching'].astype({'match_epoch': int}).pivot(index='sparsity', columns='match_epoch', values='mean')
     naive = paper_accuracies().query("dataset == 'cifar10' and model == 'resnet20' and width == 1 and rewind == 20 and start == 'naive'").set_index('sparsity')['mean']
     return permuted.sub(100 * naive, axis=0).rename_axis(columns='t')
@@ -1323,11 +1344,6 @@ def _why_not(part, others, dense, study):
         f'{sparse} sparse epochs instead of {PAPER_EPOCHS}': sparse != PAPER_EPOCHS, 'shorter rounds of pruning': any(e % PAPER['imp'].epochs for e in rounds),
         'other hyperparameters': study is not None and any(plain(getattr(study, n)) != plain(c) for n, c in PAPER.items())}
     return ', '.join(reason for reason, holds in reasons.items() if holds)
-
-def _matched_at(part, dense):
-    "B's epoch at the matching of permuted networks"
-    at = part.match_epoch.dropna() if 'match_epoch' in part else []
-    return at.max() if len(at) else dense
 
 def _accuracies(table, theirs, why):
     "Rows for the starts"
@@ -1574,7 +1590,6 @@ def _run(a, study, data, store):
     torch.set_num_threads(a.threads)
     if device.type == 'cuda': torch.backends.cudnn.benchmark = True
     keep_memory()
-    if ':' in study.model: sys.path.insert(0, '')                                       # a model of one's own may lie in this folder
     todo = plan(study, store).loc['all']
     print(f"{study.model} on {dataset_name(study.dataset)}, width {', '.join(map(str, study.widths))}, {len(study.seeds)} seed(s); {device}, {a.workers} process(es) of {a.threads} thread(s); store {store}")
     print(f"{todo['jobs']} jobs, {todo['done']} of them done; {todo['epochs left']} of {todo['epochs']} epochs to train", flush=True)
@@ -1602,9 +1617,9 @@ def _survey(a, study, store):
     torch.set_num_threads(a.threads)
     pruned = a.command == 'curves' and a.pruned
     if a.command == 'curves': table = (pruned_curves if pruned else study_curves)(study, store, n=a.points, reset_bn=not a.no_reset, **how)
-    else: table = study_diversity(study, store, **how)
+    else: table = _as_rows(groups := list(_groups(study, store, **how)), _report_of)
     files = {f'{name}-pruned.csv': barriers(table).reset_index()} if name and pruned else {f'{name}-{a.command}.csv': table} if name else {}
-    if name and a.command == 'diversity' and 'imp' in study.starts: files[f'{name}-networks.csv'] = study_diversity(study, store, each=True, **how)
+    if name and a.command == 'diversity' and 'imp' in study.starts: files[f'{name}-networks.csv'] = _as_rows(groups, _each_of)
     for file, rows in files.items(): write_whole(a.to/file, rows.to_csv(index=False, float_format='%.7g'))
     text = barrier_table(table) if a.command == 'curves' else diversity_table(table)
     return '\n'.join([text.to_string(index=False), *([] if pruned or a.command == 'curves' and a.no_reset else _paper_lines(a.command, study)), *(f'wrote {a.to/file}' for file in files)])
@@ -1625,9 +1640,9 @@ def _device(a): return check_device(a.device if a.device != 'auto' else 'cuda' i
 def _answer(a):
     "Do what a command asks for"
     if a.command == 'reproduce': return _reproduce(a)
-    if a.preset not in PRESETS: sys.path.insert(0, '')                                  # a model of one's own may lie in this folder
     store = (a.store or Path('runs')/Path(a.preset).stem).expanduser()
     study = _remembered(a, store)
+    if ':' in study.model: sys.path.insert(0, '')                                       # a model of one's own may lie in this folder
     if a.command == 'plan': print(plan(study, store).to_string())
     if a.command == 'run':
         frame = _run(a, study, _study_of(a)[1], store)

@@ -180,7 +180,7 @@ def plot_barriers(
         ends = None if np.isnan(share['low']) else [[share['share'] - share['low']], [share['high'] - share['share']]]
         about = describe(heights)
         ax.errorbar(about['mean'], share['share'], ends, about['high'] - about['mean'] if about['n'] > 1 else None, color=LINES['permuted']['color'], marker='o', ecolor=INK, elinewidth=.8, linestyle='')
-        ax.annotate(f'width {width}', (about['mean'], ends[1][0] + share['share'] if ends else share['share']), xytext=(0, 3), textcoords='offset points', fontsize=8, ha='center')
+        ax.annotate(f'width {width}', (about['mean'], share['share'] - ends[0][0] if ends else share['share']), xytext=(3, -7), textcoords='offset points', fontsize=8)
     ax.set(xlabel='barrier after matching, test loss', ylabel='share recovered')
     ax.set_xlim(left=0)
     return ax
@@ -206,5 +206,5 @@ def plot_matches(
     ax.xaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
     ax.set_xticks(sorted({*found.index.get_level_values('t').astype(float)}))
     ax.minorticks_off()
-    ax.legend(loc='lower right')
+    ax.legend(loc='lower right', bbox_to_anchor=(1, .08))
     return ax

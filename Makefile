@@ -27,7 +27,8 @@ bench: .venv/runtime            ## run the benchmarks; ratios go to results/benc
 docs: .venv/dev                 ## build the site into _docs (needs Quarto)
 	@command -v quarto >/dev/null || { echo "make docs: Quarto is missing; install it from https://quarto.org, then run make docs again."; exit 1; }
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_docs
-	$(BIN)/python tools/readme.py
+	$(BIN)/python tools/readme.py    # nbdev writes a README.md of its own, and pictures beside it
+	rm -rf index_files
 
 clean:                          ## remove what can be made again, but no runs
 	rm -rf .venv _docs _proc build dist *.egg-info

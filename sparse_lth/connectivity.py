@@ -100,7 +100,7 @@ def _reset_on(model, data, reset_bn, channels_last):
 
 # %% ../nbs/10_connectivity.ipynb #98ef1890
 def barrier(
-    curve:pd.DataFrame, # from `interpolate`: alpha from 0 to 1
+    curve:pd.DataFrame, # from interpolate: alpha from 0 to 1
     what:str='test_loss', # 'test_loss', 'train_loss', 'test_error' or 'train_error'
 )->float: # in the unit of what is asked for, an error from 0 to 1; not negative
     "How far a curve rises above the straight line between its ends: the paper's eq. 3 on the points of the curve"
@@ -128,12 +128,12 @@ def plane(
     model:nn.Module, # gives the architecture, device and type
     states:list[dict], # three: at (0, 0), at (1, 0), and the one that gives the other axis
     data:Data, # on the model's device
-    x=np.linspace(-1, 2, 25), # the grid
-    y=np.linspace(-1, 2, 25),
-    reset_bn:bool|Iterable=True, # see `interpolate`
+    x=None, # the grid along the first axis; None: 25 points from -1 to 2
+    y=None, # likewise along the second
+    reset_bn:bool|Iterable=True, # see interpolate
     *,
     split:str='test', # judge on 'test' or 'train' images
-    channels_last:bool=False, # see `interpolate`
+    channels_last:bool=False, # see interpolate
 )->Plane:
     "Loss and accuracy on a grid in the plane through three networks"
     if not isinstance(states, (list, tuple)) or len(states) != 3: raise SparseLTHError(f"states are {len(states) if hasattr(states, '__len__') else states!r}, expected three states in a list: three networks span a plane.")
@@ -146,6 +146,7 @@ def plane(
 
 # %% ../nbs/10_connectivity.ipynb #0d0bfc55
 def _grid(name, values):
+    if values is None: return np.linspace(-1, 2, 25)
     try: grid = np.array(values, float)
     except (TypeError, ValueError): grid = np.empty(0)
     if grid.ndim != 1 or not len(grid) or not np.isfinite(grid).all(): raise SparseLTHError(f"{name} is {values!r}, expected a list of numbers, such as np.linspace(-1, 2, 25).")

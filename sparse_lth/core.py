@@ -244,7 +244,7 @@ def save(
     path:str|Path, # usually ends in .safetensors
     tree:dict[str,Tensor], # a state, masks or perms
     about:dict[str,str]=None, # facts to be found again, such as a configuration's hash
-    sync:bool=True, # see `write_whole`
+    sync:bool=True, # see write_whole
 ):
     "Write a dictionary of tensors to one file with a checksum, whole or not at all"
     tree, memory = {name: t.detach().cpu().contiguous() for name, t in tree.items()}, set()
@@ -258,16 +258,16 @@ def save(
 
 # %% ../nbs/00_core.ipynb #3194591e
 def load(
-    path:str|Path, # a file written by `save`
+    path:str|Path, # a file written by save
     about:dict[str,str]=None, # facts that must stand in the file as given
 )->dict[str,Tensor]: # on the CPU
     "Read what `save` wrote, refusing what is truncated, altered or about something else"
     return load_with_facts(path, about)[0]
 
 def load_with_facts(
-    path:str|Path, # a file written by `save`
+    path:str|Path, # a file written by save
     about:dict[str,str]=None, # facts that must stand in the file as given
-)->tuple[dict[str,Tensor],dict[str,str]]: # the tensors, and all that `save` was told about them
+)->tuple[dict[str,Tensor],dict[str,str]]: # the tensors, and all that save was told about them
     "`load`, and the facts that stand in the file"
     tree, facts, found = _read(path)
     if found != checksum(tree, facts) and found != checksum(tree):                # the second: files that were written when facts did not count

@@ -349,12 +349,12 @@ def fit_graph(
     masks:list[dict]=None, # one per network, each may be None
     seeds:list[int], # one per network, of the order of its batches
     snapshots=(), # epochs whose states to keep
-    chunk:int=None, # networks in a graph; None: `graph_size`
+    chunk:int=None, # networks in a graph; None: graph_size
     progress=None, # called with the number of networks after each epoch of a group
     step_hooks=(), # called before each step of a group, and once after its last, with a context, in which only `nets`, their numbers, and `checkpoints()` are promised
-    epoch_hooks=(), # called with the context of each network after each epoch, as in `fit`
-    resume:list[dict]=None, # one per network, from such `checkpoints()` or from `checkpoint`, or None
-    capture=None, # `cuda_graph`, `recorded` or `eager`; None: `cuda_graph` on a GPU, `fit_many` elsewhere
+    epoch_hooks=(), # called with the context of each network after each epoch, as in fit
+    resume:list[dict]=None, # one per network, from such checkpoints() or from checkpoint, or None
+    capture=None, # cuda_graph, recorded or eager; None: cuda_graph on a GPU, fit_many elsewhere
 )->list[Run]: # a network whose loss is not finite has its `error` set and disturbs no other
     "`fit_many` for a GPU: every step of several networks as one CUDA graph"
     jobs, runs = _jobs(model, states, data, config, masks, seeds, resume, progress), {}

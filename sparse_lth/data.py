@@ -475,7 +475,7 @@ def image_folder(
     channels:int=None, # 1: grey, 3: colour, None: as they are
     size:int=None, # scale and cut images to size x size pixels; None: they have one size already
     stats='train', # 'train': standardize by the training images; or a pair (mean, std), each a number or one per channel
-    cache:str|Path|bool=None, # see `cache_folder`
+    cache:str|Path|bool=None, # see cache_folder
     progress:bool=True, # show a bar while images are decoded
 )->Data: # uint8 (n, channels, height, width), in random order
     "The images of a folder or archive, decoded once"
@@ -534,7 +534,7 @@ def cifar10(
     root:str|Path=None, # a folder with torchvision's files; None: download
     *,
     stats='train', # 'train', 'paper', or a pair (mean, std)
-    cache:str|Path|bool=None, # see `cache_folder`
+    cache:str|Path|bool=None, # see cache_folder
     progress:bool=True, # show a bar for the download
 )->Data: # 50,000 and 10,000 images, uint8 (n, 3, 32, 32)
     "CIFAR-10, Krizhevsky 2009"
@@ -544,7 +544,7 @@ def cifar100(
     root:str|Path=None, # a folder with torchvision's files; None: download
     *,
     stats='train', # 'train', 'paper', or a pair (mean, std)
-    cache:str|Path|bool=None, # see `cache_folder`
+    cache:str|Path|bool=None, # see cache_folder
     progress:bool=True, # show a bar for the download
 )->Data: # 50,000 and 10,000 images, uint8 (n, 3, 32, 32)
     "CIFAR-100 with its hundred fine classes, Krizhevsky 2009"
@@ -554,7 +554,7 @@ def svhn(
     root:str|Path=None, # a folder with torchvision's files; None: download
     *,
     stats='train', # 'train', 'paper', or a pair (mean, std)
-    cache:str|Path|bool=None, # see `cache_folder`
+    cache:str|Path|bool=None, # see cache_folder
     progress:bool=True, # show a bar for the download
 )->Data: # 73,257 and 26,032 images, uint8 (n, 3, 32, 32)
     "Street view house numbers without the extra set, Netzer et al. 2011"

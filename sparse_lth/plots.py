@@ -61,7 +61,7 @@ def _sparsity_axis(ax, sparsities):
 
 # %% ../nbs/13_plots.ipynb #7cce1441
 def plot_rewinds(
-    records:pd.DataFrame, # see `plot_sparsity`, with `rewind`
+    records:pd.DataFrame, # see plot_sparsity, with rewind
     axes=None, # (widths, sparsities); None makes a figure
 ): # the axes
     "Accuracy over rewind points, one panel per width and sparsity"
@@ -88,7 +88,7 @@ def _rewind_panel(ax, part, dense):
 
 # %% ../nbs/13_plots.ipynb #3d91ed58
 def plot_differences(
-    records:pd.DataFrame, # see `plot_sparsity`
+    records:pd.DataFrame, # see plot_sparsity
     axes=None, # one Axes per width; None makes a figure with one scale
 ): # the axes
     "Permuted minus naive over sparsity, every seed a line, one panel per width"
@@ -105,7 +105,7 @@ def plot_differences(
 
 # %% ../nbs/13_plots.ipynb #68370900
 def plot_shares(
-    records:pd.DataFrame, # see `plot_sparsity`
+    records:pd.DataFrame, # see plot_sparsity
     ax=None, # None makes a figure
     *,
     limits=(-.75, 1.2), # of the share; what lies beyond is cut off
@@ -166,8 +166,8 @@ def _check_one_each(curves):
 
 # %% ../nbs/13_plots.ipynb #8910af39
 def plot_barriers(
-    curves:pd.DataFrame, # see `plot_curves`, with test_loss
-    records:pd.DataFrame, # of the same study, see `plot_sparsity`
+    curves:pd.DataFrame, # see plot_curves, with test_loss
+    records:pd.DataFrame, # of the same study, see plot_sparsity
     ax=None, # None makes a figure
 ): # the Axes
     "The share recovered over the barrier between matched networks, a point per width"
@@ -187,7 +187,7 @@ def plot_barriers(
 
 # %% ../nbs/13_plots.ipynb #89c11f29
 def plot_matches(
-    parts:dict, # {(A, t): records}, A 'end' or 'same', see `by_match` in `14_study_tell`
+    parts:dict, # {(A, t): records}, A 'end' or 'same', see by_match in 14_study_tell
     ax=None, # None makes a figure
 ): # the Axes
     "The share recovered over the epoch of matching"

@@ -87,7 +87,7 @@ def imp_rounds(
 def imp(
     model:nn.Module, # gives the architecture
     state:dict[str,Tensor], # trained and dense
-    data, # a `Data`
+    data, # a Data
     config:TrainConfig, # of one round
     *,
     sparsities, # where to cut, each in [0, 1)
@@ -119,7 +119,7 @@ def _imp(model, state, data, config, rounds, rewind, seed):
 def imp_many(
     model:nn.Module, # gives the architecture
     states:list[dict], # trained and dense, one per network
-    data, # one `Data` for all, or one per network
+    data, # one Data for all, or one per network
     config:TrainConfig, # of one round
     *,
     sparsities, # where to cut, each in [0, 1)

@@ -68,7 +68,7 @@ def holm(
 
 # %% ../nbs/12_stats.ipynb #bc345254
 def family_tests(
-    records:pd.DataFrame, # see `by_start`
+    records:pd.DataFrame, # see by_start
 )->pd.DataFrame: # per sparsity: mean, sd, n, low, high, positive, p, p_holm; in points
     "Permuted minus naive averaged over widths: one exact test per sparsity, Holm over all"
     table = by_start(records)
@@ -81,7 +81,7 @@ def family_tests(
 
 # %% ../nbs/12_stats.ipynb #79b99055
 def check_complete(
-    table:pd.DataFrame, # from `by_start`
+    table:pd.DataFrame, # from by_start
 ):
     "Raise unless every width and sparsity has the same seeds: the family must not shrink to what happens to be there"
     levels = [table.index.unique(k) for k in ('width', 'sparsity', 'seed')]
@@ -93,7 +93,7 @@ def check_complete(
 
 # %% ../nbs/12_stats.ipynb #86c8613c
 def share_recovered(
-    table:pd.DataFrame, # `by_start` or a part of it, such as one width
+    table:pd.DataFrame, # by_start or a part of it, such as one width
     *,
     resamples:int=10_000, # of the seeds
     seed:int=0, # of the bootstrap
@@ -110,7 +110,7 @@ def share_recovered(
 
 # %% ../nbs/12_stats.ipynb #7adc723c
 def study_table(
-    records:pd.DataFrame, # see `by_start`
+    records:pd.DataFrame, # see by_start
 )->pd.DataFrame: # index (width, sparsity); mean and sd per start, paired difference with interval, in points; share
     "Everything about each cell of a study"
     rows = {}
@@ -123,7 +123,7 @@ def study_table(
 
 # %% ../nbs/12_stats.ipynb #7754c72e
 def readable(
-    table:pd.DataFrame, # from `study_table`
+    table:pd.DataFrame, # from study_table
 )->pd.DataFrame: # text
     "The table as a person reads it"
     starts = {name: map(_spread, table[f'{s}_mean'], table[f'{s}_sd']) for name, s in (('LTH', 'lth'), ('permuted',) * 2, ('naive',) * 2)}
@@ -150,9 +150,9 @@ def markdown(table:pd.DataFrame)->str:
 
 # %% ../nbs/12_stats.ipynb #fd52e591
 def family_table(
-    records:pd.DataFrame, # see `by_start`
+    records:pd.DataFrame, # see by_start
     level:float=.05, # chance of one false claim in the family
-    tests:pd.DataFrame=None, # from `family_tests`, where Holm's correction went over more than these
+    tests:pd.DataFrame=None, # from family_tests, where Holm's correction went over more than these
 )->pd.DataFrame: # text
     "The tests of a study as a person reads them, with accuracies averaged over the widths"
     tests, means = family_tests(records) if tests is None else tests, by_start(records).groupby(['sparsity', 'seed']).mean()
@@ -169,7 +169,7 @@ def family_table(
 
 # %% ../nbs/12_stats.ipynb #a8b8d798
 def conclusion(
-    records:pd.DataFrame, # see `by_start`
+    records:pd.DataFrame, # see by_start
     level:float=.05, # chance of one false claim in the family
 )->list[str]: # sentences
     "What the data say, with their uncertainty"

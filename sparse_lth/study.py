@@ -36,7 +36,7 @@ class Study:
     imp: TrainConfig = TrainConfig(epochs=3, lr=.02, batch_size=64) # of each round
     sparse: TrainConfig = TrainConfig(epochs=40, lr=.1, batch_size=64) # counted from epoch 0; trained are `epochs - k`
     rate: float = .2 # share of the remaining weights that an IMP round removes
-    scale: float = 1. # what `scaled` has multiplied the schedules by
+    scale: float = 1. # what scaled has multiplied the schedules by
     train_images: int = None # only the first so many; None: all
     test_images: int = None # only the first so many; None: all
     stats: str = 'train' # images are standardized by those of 'train', or as in the 'paper'
@@ -111,7 +111,7 @@ MODELS = {
 def build(
     study:Study,
     width, # one of its widths
-    data, # a `Data`: gives the shape of images and the number of classes
+    data, # a Data: gives the shape of images and the number of classes
 ): # a module
     "The network of a study, as PyTorch makes it"
     try:
@@ -755,12 +755,12 @@ def run(
     store:str|Path, # a folder, made if need be; what is done there is kept
     *,
     device='cpu', # where to train
-    data=None, # images, a `Data` or a path, for a dataset that is not one of `DATASETS`
+    data=None, # images, a Data or a path, for a dataset that is not one of DATASETS
     workers:int=1, # processes, this one included; each uses as many threads as this one
     checkpoint:float=60, # seconds between checkpoints of a network in training
     retry:bool=False, # try jobs again whose loss was not finite; other failures are always tried again
     states:bool=True, # keep the weights of networks that nothing else needs; their records are always kept
-    graphs:bool=True, # on a GPU, train by `fit_graph` what can be; elsewhere it changes nothing
+    graphs:bool=True, # on a GPU, train by fit_graph what can be; elsewhere it changes nothing
     progress:bool=True, # show a bar
     tell=None, # called with what happens on the way; None: `warnings.warn`
     begun=None, # called once it is clear that the study can be trained
@@ -968,10 +968,10 @@ def study_curves(
     store:str|Path, # where its dense networks and matches are done
     *,
     n:int=25, # points of a curve
-    reset_bn=True, # see `interpolate`
+    reset_bn=True, # see interpolate
     device='cpu',
-    data=None, # see `run`
-)->pd.DataFrame: # per point: width, seed, mask_seed, start, alpha, and what `interpolate` gives; with several times of matching also a and t, as in `by_match`
+    data=None, # see run
+)->pd.DataFrame: # per point: width, seed, mask_seed, start, alpha, and what interpolate gives; with several times of matching also a and t, as in by_match
     "Loss and accuracy on the straight way from A to B, as it is and matched, for every width and seed"
     matches = [j for j in jobs(study) if j.stage == 'match'] if isinstance(study, Study) else []
     w, found, end = _surveyed(study, store, device, data, matches), {}, study.dense.epochs
@@ -990,7 +990,7 @@ def study_curves(
 
 # %% ../nbs/14_study_survey.ipynb #502ad001
 def barriers(
-    curves:pd.DataFrame, # from `study_curves` or `pruned_curves`
+    curves:pd.DataFrame, # from study_curves or pruned_curves
 )->pd.DataFrame: # index width, start, mask_seed, seed, and what else tells curves apart: test_loss, train_loss, test_error; and test_accuracy half way where there is such a point
     "The barriers of a study's curves"
     if not isinstance(curves, pd.DataFrame) or not {'width', 'start', 'seed', 'alpha'} <= {*curves.columns}: raise SparseLTHError("The curves are no data frame of curves: pass what `study_curves` or `pruned_curves` gives.")
@@ -1011,7 +1011,7 @@ def paper_barriers()->pd.DataFrame: # index (dataset, width): barrier in test lo
     return table.groupby(['dataset', 'width'])[['alpha', 'test_loss']].apply(barrier).to_frame('test_loss')
 
 def barrier_table(
-    curves:pd.DataFrame, # see `barriers`
+    curves:pd.DataFrame, # see barriers
 )->pd.DataFrame: # text
     "The barriers as a person reads them: mean ± standard deviation over seeds"
     table, rows = barriers(curves), []
@@ -1029,10 +1029,10 @@ def pruned_curves(
     store:str|Path, # where it is done, with the weights of sparse networks
     *,
     n:int=25, # points of a curve
-    reset_bn=True, # see `interpolate`
+    reset_bn=True, # see interpolate
     device='cpu',
-    data=None, # see `run`
-)->pd.DataFrame: # per point: width, sparsity, rewind, seed, mask_seed, start, alpha, and what `interpolate` gives
+    data=None, # see run
+)->pd.DataFrame: # per point: width, sparsity, rewind, seed, mask_seed, start, alpha, and what interpolate gives
     "Loss and accuracy on the straight way from the network that was pruned to each sparse network under its mask, both in one order"
     every = [j for j in jobs(study) if _at_the_end(study, j)] if isinstance(study, Study) else []
     sparse = [j for j in every if j.stage == 'train']
@@ -1053,9 +1053,9 @@ def study_diversity(
     store:str|Path, # where it is done, with the weights of sparse networks
     *,
     device='cpu',
-    data=None, # see `run`
+    data=None, # see run
     each:bool=False, # a row for each sparse network instead: its accuracy, and how often it disagrees with the solution
-)->pd.DataFrame: # per width, sparsity, rewind point, mask and start: what `diversity_report` gives; the solution is the mask's pruned network
+)->pd.DataFrame: # per width, sparsity, rewind point, mask and start: what diversity_report gives; the solution is the mask's pruned network
     "Accuracy, ensemble and diversity of the networks that share a mask"
     groups = _groups(study, store, device, data)
     return _as_rows(groups, _each_of if each else _report_of)
@@ -1106,7 +1106,7 @@ def _each_of(groups, labels):
 
 # %% ../nbs/14_study_survey.ipynb #7f953ca5
 def diversity_table(
-    rows:pd.DataFrame, # from `study_diversity`
+    rows:pd.DataFrame, # from study_diversity
 )->pd.DataFrame: # text
     "Table 1 as a person reads it: mean ± standard deviation over masks"
     columns = {'accuracy, %': ('accuracy', 100, '.1f'), 'ensemble, %': ('ensemble', 100, '.1f'), 'gain': ('gain', 100, '.1f'), 'disagreement, %': ('disagreement', 100, '.1f'), 'over error': ('over_error', 1, '.2f'),
@@ -1167,7 +1167,7 @@ def by_rewind(records:pd.DataFrame)->dict:
 
 def rewind_tests(
     records:pd.DataFrame, # of one study, complete, with all three starts
-)->pd.DataFrame: # index (rewind, sparsity), see `family_tests`
+)->pd.DataFrame: # index (rewind, sparsity), see family_tests
     "Permuted minus naive at every rewind point and sparsity: one family"
     if lacking := {'lth', 'permuted', 'naive'} - set(records.start): raise SparseLTHError(f"The records have no {', '.join(sorted(lacking))}, and the tests compare all three: run a study with all starts.")
     tests = pd.concat({k: family_tests(part) for k, part in by_rewind(records).items()}, names=['rewind'])
@@ -1228,7 +1228,7 @@ def _check_matches(records):
     if not set(_TRAINED) <= starts or len(ks) > 1: raise SparseLTHError(f"The records have starts {', '.join(sorted(starts))} and {len(ks)} rewind points, expected lth, naive and permuted at one: pass those of one rewind point, see `by_rewind`.")
 
 def match_table(
-    records:pd.DataFrame, # see `match_differences`
+    records:pd.DataFrame, # see match_differences
 )->pd.DataFrame: # text: per time of matching a row
     "Permuted minus naive for each time of matching, and the share of the gap recovered, as a person reads them"
     found, rows = match_differences(records), []
@@ -1370,7 +1370,7 @@ def _differences(table, theirs):
 # %% ../nbs/14_study_tell.ipynb #126a3276
 def comparison(
     records:pd.DataFrame, # of one study
-    study:Study=None, # see `compare`
+    study:Study=None, # see compare
 )->str:
     "`compare` as text, with a count of its verdicts"
     table = compare(records, study)

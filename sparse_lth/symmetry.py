@@ -25,7 +25,7 @@ class PermSpec:
     "Which axes of which tensors are numbered by which group of units"
     def __init__(self,
         axes:dict[str,tuple], # per tensor of the state, per axis: None or a tuple of `Block`s
-        taps:dict=None, # where matching reads a group: {group: a module's name, or `Tap`s from tracing}; None: see `match_activations`
+        taps:dict=None, # where matching reads a group: {group: a module's name, or Taps from tracing}; None: see match_activations
     ):
         self.axes, self.taps, self.groups, self.sizes = axes, taps, {}, {}
         for name, blocks in axes.items():
@@ -75,7 +75,7 @@ def _places_in_words(spec, group):
 
 # %% ../nbs/06_symmetry.ipynb #1942ce67
 def mlp_spec(
-    model:nn.Module, # a chain of linear layers with pointwise functions between; `check_spec` proves that it is one
+    model:nn.Module, # a chain of linear layers with pointwise functions between; check_spec proves that it is one
 )->PermSpec: # one group per hidden layer, named after its linear layer
     "The permutation spec of a chain of linear layers in the order of their registration, written by hand"
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
@@ -456,7 +456,7 @@ def trace_spec(
     model:nn.Module, # left as it is
     example:Tensor, # a batch of inputs, or a tuple of inputs
     unknown:str='refuse', # operations without a rule: 'refuse', or 'freeze' every axis that they touch
-)->PermSpec: # with `taps` for matching; see `check_spec` for a proof
+)->PermSpec: # with taps for matching; see check_spec for a proof
     "Find which axes of which tensors may be permuted together"
     if unknown not in ('refuse', 'freeze'): raise SparseLTHError(f"unknown is {unknown!r}, expected 'refuse' or 'freeze'.")
     _expect(model=(model, nn.Module))

@@ -217,7 +217,7 @@ def fit(
     epoch_hooks=(), # called with the context after each epoch
     snapshots=(), # epochs whose states to keep, 0 for the start
     seed:int=0, # of the order of the batches
-    resume:dict=None, # what `checkpoint` gave: go on from there
+    resume:dict=None, # what checkpoint gave: go on from there
 )->Run:
     "Train `model`; the same seed on the same machine and threads gives the same bits"
     step_hooks, epoch_hooks = _hooks(step_hooks, 'step_hooks'), _hooks(epoch_hooks, 'epoch_hooks')
@@ -378,8 +378,8 @@ def _go_back_to(saved, c):
 # %% ../nbs/04_training.ipynb #20bee134
 def save_checkpoint(
     path:str|Path, # usually ends in .safetensors
-    saved:dict, # from `checkpoint`
-    sync:bool=True, # see `write_whole`
+    saved:dict, # from checkpoint
+    sync:bool=True, # see write_whole
 ):
     "Write a checkpoint to a file, whole or not at all"
     momenta = {i: s['momentum_buffer'] for i, s in saved['optimizer']['state'].items() if s.get('momentum_buffer') is not None}
@@ -389,7 +389,7 @@ def save_checkpoint(
     save(path, {'loss': saved['loss']} | {f'{part}/{n}': t for part, tree in parts.items() for n, t in tree.items()}, {'checkpoint': json.dumps(facts)}, sync)
 
 def load_checkpoint(
-    path:str|Path, # written by `save_checkpoint`
+    path:str|Path, # written by save_checkpoint
 )->dict: # for `fit(resume=...)`
     "Read a checkpoint, refusing what is truncated or altered"
     tree, about = load_with_facts(path)
@@ -580,10 +580,10 @@ def fit_many(
     masks:list[dict]=None, # one per network, each may be None
     seeds:list[int], # one per network, of the order of its batches
     snapshots=(), # epochs whose states to keep
-    chunk:int=None, # networks in a stack; None: `stack_size`
+    chunk:int=None, # networks in a stack; None: stack_size
     progress=None, # called with the number of networks after each epoch of a stack
     step_hooks=(), # called before each step of a stack, and once after its last, with a context: `nets`, their numbers, and `checkpoints()`
-    epoch_hooks=(), # called with the context of each network after each epoch, as in `fit`; networks are then trained one after another
+    epoch_hooks=(), # called with the context of each network after each epoch, as in fit; networks are then trained one after another
     resume:list[dict]=None, # one per network, from such `checkpoints()`, or None
 )->list[Run]: # a network whose loss is not finite has its `error` set and disturbs no other
     "Train many networks of one architecture, stacked where the architecture allows it"

@@ -5,12 +5,15 @@ ARGS ?=
 # one thread per process: the networks are small, and two processes run side by side
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: reproduce test lab export bench docs clean
+.PHONY: reproduce test test-all lab export bench docs clean
 reproduce: .venv/runtime        ## run the default study (ARGS='--quick' for a look)
 	$(BIN)/sparse-lth reproduce $(ARGS)
 
-test: .venv/dev                 ## run every notebook and tests/; ends with 'N passed, N failed'
+test: .venv/dev                 ## run every notebook and tests/, what takes long left out; ends with 'N passed, N failed'
 	@$(BIN)/python tools/test.py $(ARGS)
+
+test-all: .venv/dev             ## the same with what takes long: thirty kills, retraining, all notebooks in a browser, benchmarks
+	@$(BIN)/python tools/test.py --all $(ARGS)
 
 lab: .venv/dev                  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs $(ARGS)

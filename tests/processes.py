@@ -5,11 +5,14 @@ from pathlib import Path
 from sparse_lth.study import Study
 from sparse_lth.training import TrainConfig
 
-BIN = Path(sys.executable).parent
+BIN, STOPPING = Path(sys.executable).parent, Path(__file__).with_name('stopping.py')
 CONFIG = dict(batch_size=64)
-MANY = Study(widths=(32, 64), seeds=(0, 1, 2), sparsities=(.8, .9), dense=TrainConfig(12, .08, **CONFIG), imp=TrainConfig(2, .02, **CONFIG), sparse=TrainConfig(16, .1, **CONFIG))
-LONG = Study(model='resnet20', widths=(1/4,), seeds=(0,), sparsities=(.8,), starts=('lth', 'permuted'), dense=TrainConfig(24, .08, channels_last=True, **CONFIG),
-             imp=TrainConfig(1, .02, channels_last=True, **CONFIG), sparse=TrainConfig(20, .1, channels_last=True, **CONFIG))
+MANY = Study(widths=(32, 64), seeds=(0, 1, 2), sparsities=(.8, .9), dense=TrainConfig(6, .08, **CONFIG),
+             imp=TrainConfig(1, .02, **CONFIG), sparse=TrainConfig(8, .1, **CONFIG))
+LONG = Study(model='resnet20', widths=(1/4,), seeds=(0,), sparsities=(.8,), starts=('lth', 'permuted'),
+             dense=TrainConfig(6, .08, channels_last=True, **CONFIG), imp=TrainConfig(1, .02, channels_last=True, **CONFIG),
+             sparse=TrainConfig(6, .1, channels_last=True, **CONFIG))
+BOUND = 600                                   # seconds after which a test gives up; nothing is expected to take a part of that
 
 
 def records(store):
@@ -18,27 +21,48 @@ def records(store):
     return sorted(({k: v for k, v in r.items() if k != 'provenance'} for r in rows), key=lambda r: r['config_hash'])
 
 
-def start(study, store, *more):
-    "A run in a process of its own"
+def start(study, store, *more, stop=None):
+    "A run in a process of its own; with `stop` it waits at that moment, see `tests/stopping.py`"
     listen = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)              # a background shell would have it ignored
-    return subprocess.Popen([BIN/'sparse-lth', 'run', study, '--store', store, *map(str, more)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
+    program = [BIN/'sparse-lth'] if stop is None else [sys.executable, STOPPING, *map(str, stop)]
+    quiet = [] if stop is None else ['--quiet', '--checkpoint', '0']                       # a checkpoint at every step
+    pipes = dict.fromkeys(('stdin', 'stdout', 'stderr'), subprocess.PIPE)
+    return subprocess.Popen([*program, 'run', study, '--store', store, *quiet, *map(str, more)], text=True, preexec_fn=listen, **pipes)
+
+
+def stopped(process):
+    "Wait until a run is where it was told to stop; False if it ended before"
+    return any(line.startswith('stopped where') for line in process.stdout)
+
+
+def wait_until(condition, what, seconds=BOUND):
+    "Wait for a condition, and give up with a sentence"
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end: raise TimeoutError(f'waited {seconds} s in vain until {what}')
+        time.sleep(.02)
 
 
 def kill_often(times, study, expected, store, rng, *options):
-    "Kill a run that often, each time at a random moment; where it was too fast, take results away and begin again"
-    killed = begun = 0
-    while killed < times:
-        process = start(study, store, '--checkpoint', .2, *options)
-        time.sleep(rng.uniform(1, 6))
+    "Kill a run that often, each time at a random moment; where it had ended, take results away. How many kills hit a network in training"
+    within = 0
+    for _ in range(times):
+        folder = rng.choice(['jobs', 'checkpoints'])
+        number = rng.randrange(1, 15 if folder == 'jobs' else 200)
+        process = start(study, store, *options, stop=(folder, number, rng.choice(['before', 'after'])))
+        reached = stopped(process)
         process.kill()
         process.communicate()
-        killed += process.returncode == -signal.SIGKILL
-        begun += bool(list(store.glob('checkpoints/*.safetensors')))
-        if process.returncode == 0:
-            done = sorted(store.glob('jobs/*.safetensors'))
-            for path in rng.sample(done, len(done) // 2): path.unlink()
+        if not reached: take_away_half(store, rng)
+        within += reached and bool(list(store.glob('checkpoints/*.safetensors')))
     process = start(study, store, *options)
-    said = process.communicate(timeout=600)[1]
+    said = process.communicate(timeout=BOUND)[1]
     assert process.returncode == 0, said
     assert records(store) == expected
-    return begun
+    return within
+
+
+def take_away_half(store, rng):
+    "Delete half of the results of a store, so that there is something to do again"
+    done = sorted(store.glob('jobs/*.safetensors'))
+    for path in rng.sample(done, len(done) // 2): path.unlink()

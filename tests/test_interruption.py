@@ -1,12 +1,12 @@
 "Real processes, killed, stopped and interrupted, and a disk that is really full: what was finished stays, nothing is done twice, and going on changes no bit."
-import json, os, random, signal, subprocess, sys, time
+import json, os, random, selectors, signal, subprocess, sys
 from dataclasses import asdict, replace
 
 import psutil
 import pytest
 from filelock import FileLock, Timeout
 
-from processes import BIN, LONG, MANY, kill_often, records, start
+from processes import BIN, BOUND, LONG, MANY, kill_often, records, start, stopped, wait_until
 from sparse_lth.core import PART, load
 from sparse_lth.study import done_in, jobs, makes
 from sparse_lth.training import TrainConfig
@@ -19,42 +19,50 @@ def undisturbed(tmp_path_factory):
     def get(name, study):
         if name not in known:
             (file := folder/f'{name}.json').write_text(json.dumps(asdict(study)))
-            subprocess.run([BIN/'sparse-lth', 'run', file, '--store', folder/name], check=True, capture_output=True, timeout=600)
+            subprocess.run([BIN/'sparse-lth', 'run', file, '--store', folder/name], check=True, capture_output=True, timeout=BOUND)
             known[name] = file, records(folder/name)
         return known[name]
     return get
 
 
-def wait_until(condition, seconds=120):
-    end = time.time() + seconds
-    while not condition():
-        assert time.time() < end, 'waited in vain'
-        time.sleep(.02)
+STUDIES = pytest.mark.parametrize('name, study, options', [('many', MANY, ()), ('many', MANY, ('--workers', 2)), ('long', LONG, ())],
+                                  ids=['stacks', 'two workers', 'long jobs'])
 
 
-@pytest.mark.parametrize('name, study, options', [('many', MANY, ()), ('many', MANY, ('--workers', 2)), ('long', LONG, ())], ids=['stacks', 'two workers', 'long jobs'])
+def check_killed(times, undisturbed, store, name, study, options):
+    "A run killed again and again gives the records of an undisturbed one, and leaves no file but whole ones"
+    within = kill_often(times, *undisturbed(name, study), store, random.Random(0), *options)
+    assert within                                                                         # some were taken up within a network
+    assert not [p for p in store.glob('jobs/*') if not PART.fullmatch(p.name) and p.suffix != '.safetensors']
+
+
+@STUDIES
 def test_killed_at_random_moments(undisturbed, tmp_path, name, study, options):
-    begun = kill_often(5, *undisturbed(name, study), tmp_path/'store', random.Random(0), *options)
-    if name == 'long': assert begun                                                       # some were taken up within a network
-    assert not [p for p in (tmp_path/'store').glob('jobs/*') if not PART.fullmatch(p.name) and p.suffix != '.safetensors']
+    check_killed(5, undisturbed, tmp_path/'store', name, study, options)
+
+
+@pytest.mark.slow
+@STUDIES
+def test_killed_thirty_times(undisturbed, tmp_path, name, study, options):
+    check_killed(30, undisturbed, tmp_path/'store', name, study, options)
 
 
 @pytest.mark.parametrize('name, study', [('many', MANY), ('long', LONG)])
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(undisturbed, tmp_path, name, study, number):
-    "Ctrl-C, and what a scheduler sends: the state of this very step is kept"
+    "Ctrl-C, and what a scheduler sends, amid the training of networks: the state of this very step is kept"
     file, expected = undisturbed(name, study)
-    process, store = start(file, tmp_path/'store'), tmp_path/'store'
-    wait_until(lambda: done_in(store))
-    time.sleep(.3)
+    store = tmp_path/'store'
+    process = start(file, store, stop=('checkpoints', 100, 'after'))
+    assert stopped(process)
     process.send_signal(number)
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate('go on\n', timeout=BOUND)[1]
     assert process.returncode == 130
     assert 'what is finished or begun is kept' in said and 'Run the same command again to go on' in said and 'Traceback' not in said
-    assert name == 'many' or list(store.glob('checkpoints/*.safetensors'))
+    assert list(store.glob('checkpoints/*.safetensors'))
     assert not [p for p in store.rglob('*') if PART.fullmatch(p.name)]
     again = start(file, store)
-    said = again.communicate(timeout=600)[1]
+    said = again.communicate(timeout=BOUND)[1]
     assert again.returncode == 0, said
     assert records(store) == expected and not list(store.glob('checkpoints/*.safetensors'))
 
@@ -71,34 +79,41 @@ def held(store):
     return locks.keys() - set(free)
 
 
+def kept_by(locks):
+    "The keys of the jobs that these locks are for, and of all that need them"
+    kept = set()
+    for job in jobs(MANY):                                                                # needs come before what needs them
+        if job.lock in locks or any(need[:len(job.key)] in kept for need in job.needs): kept.add(job.key)
+    return kept
+
+
 def test_a_living_process_keeps_its_jobs(undisturbed, tmp_path):
     "While the holder of a lock lives, even stopped, nobody else does its jobs; once it is dead, somebody does"
     (file, expected), store = undisturbed('many', MANY), tmp_path/'store'
-    first = start(file, store)
-    wait_until(lambda: len(done_in(store)) >= 3)
+    first = start(file, store, stop=('checkpoints', 1, 'after'))
+    assert stopped(first)                                                                 # amid its first networks
     first.send_signal(signal.SIGSTOP)
-    while not held(store):                                                                # stopped between two groups of jobs
-        first.send_signal(signal.SIGCONT)
-        time.sleep(.02)
-        first.send_signal(signal.SIGSTOP)
+    kept = kept_by(held(store))
+    others = {name for job in jobs(MANY) if job.key not in kept for name in makes(job)}
+    assert kept and others
+    second = start(file, store, '--quiet')
     try:
-        second = start(file, store)
-        done = -1
-        while done < len(done_in(store)):                                                 # until all is done that can be
-            done = len(done_in(store))
-            time.sleep(6)
-        assert second.poll() is None and len(done_in(store)) < sum(len(makes(j)) for j in jobs(MANY))
+        wait_until(lambda: others <= done_in(store) or second.poll() is not None, 'the second process has done all that it may')
+        assert second.poll() is None and not {name[:16] for name in done_in(store)} & kept
     finally: first.kill()
-    assert second.wait(300) == 0
+    assert second.wait(BOUND) == 0
     first.communicate()
+    second.communicate()
     assert records(store) == expected
 
 
 COUNTING = """
 import json, sys, sparse_lth.study as study
-from pathlib import Path
 trained, fit_many = [], study.fit_many
 def counting(model, states, *args, **kwargs):
+    if not trained:
+        print('begins to train', flush=True)
+        sys.stdin.readline()
     trained.append(len(states))
     return fit_many(model, states, *args, **kwargs)
 study.fit_many = counting
@@ -107,25 +122,43 @@ print(json.dumps([sum(trained), len(frame)]))
 """
 
 
+def wait_for_lines(processes, n):
+    "Read a line from so many of some processes, whichever say one first"
+    with selectors.DefaultSelector() as waiting:
+        for p in processes: waiting.register(p.stdout, selectors.EVENT_READ)
+        while n:
+            ready = waiting.select(BOUND)
+            assert ready, 'no process began to train'
+            for key, _ in ready:
+                assert key.fileobj.readline() == 'begins to train\n'
+                waiting.unregister(key.fileobj)
+                n -= 1
+
+
 def test_together_nothing_twice(tmp_path):
     "Four at once on one new store train every network once, and each gives all records"
     study = replace(MANY, seeds=(0, 1), sparsities=(.8,))
     command = [sys.executable, '-c', COUNTING, json.dumps(asdict(study)), tmp_path/'store']
-    together = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
-    said = [p.communicate(timeout=600) for p in together]
-    trained, seen = zip(*(json.loads(out) for out, _ in said))
+    pipes = dict.fromkeys(('stdin', 'stdout', 'stderr'), subprocess.PIPE)
+    together = [subprocess.Popen(command, text=True, **pipes) for _ in range(4)]
+    wait_for_lines(together, 2)                                                           # the dense networks of either width
+    for p in together:
+        p.stdin.write('go on\n')
+        p.stdin.flush()
+    said = [p.communicate(timeout=BOUND)[0].splitlines()[-1] for p in together]
+    trained, seen = zip(*map(json.loads, said))
     assert sum(trained) == sum(j.stage != 'match' for j in jobs(study)) and sum(n > 0 for n in trained) > 1
     assert set(seen) == {len(records(tmp_path/'store'))} == {2 * 2 * 6}
 
 
 def test_helpers_end_with_their_master(undisturbed, tmp_path):
     file, store = undisturbed('many', MANY)[0], tmp_path/'store'
-    process = start(file, store, '--workers', 2)
-    wait_until(lambda: len(done_in(store)) >= 3)
+    process = start(file, store, '--workers', 2, stop=('jobs', 3, 'after'))
+    assert stopped(process)
     helpers = psutil.Process(process.pid).children()
     assert len(helpers) == 1
     process.kill()
-    psutil.wait_procs(helpers, timeout=30)
+    psutil.wait_procs(helpers, timeout=BOUND)
     assert not [h for h in helpers if h.is_running() and h.status() != psutil.STATUS_ZOMBIE]
     process.communicate()
 
@@ -133,7 +166,7 @@ def test_helpers_end_with_their_master(undisturbed, tmp_path):
 def test_any_damage_is_mended(undisturbed, tmp_path):
     "A byte flipped somewhere in many files, one truncated, one empty, one a folder's worth of nonsense"
     (file, expected), store, rng = undisturbed('many', MANY), tmp_path/'store', random.Random(1)
-    assert start(file, store).wait(600) == 0
+    assert start(file, store).wait(BOUND) == 0
     paths = rng.sample(sorted(store.glob('jobs/*.safetensors')), 12)
     for path in paths:
         content = bytearray(path.read_bytes())
@@ -143,7 +176,7 @@ def test_any_damage_is_mended(undisturbed, tmp_path):
     paths[1].write_bytes(b'')
     (store/'records.jsonl').write_bytes((store/'records.jsonl').read_bytes()[:-333] + b'\xff\x00{}')
     process = start(file, store)
-    said = process.communicate(timeout=600)[1]
+    said = process.communicate(timeout=BOUND)[1]
     assert process.returncode == 0, said
     assert all(path.name in said for path in paths)
     assert {p.name for p in (store/'set-aside').iterdir()} == {p.name for p in paths}
@@ -157,7 +190,7 @@ def test_full_disk(undisturbed, tmp_path):
     disk.mkdir()
     script = f'mount -t tmpfs -o size=500k tmpfs {disk} && {{ {BIN/"sparse-lth"} run {file} --store {disk/"store"}; code=$?; cp -r {disk} {copy}; exit $code; }}'
     if subprocess.run(['unshare', '-rm', 'true'], capture_output=True).returncode: pytest.skip('this system gives no mount namespace (unshare -rm)')
-    done = subprocess.run(['unshare', '-rm', 'sh', '-c', script], capture_output=True, text=True, timeout=600)
+    done = subprocess.run(['unshare', '-rm', 'sh', '-c', script], capture_output=True, text=True, timeout=BOUND)
     assert done.returncode == 1, done.stderr
     said = [line for line in done.stderr.replace('\r', '\n').splitlines() if line.startswith('sparse-lth:')]
     assert len(said) == 1 and 'No space left on device' in said[0] and 'make room or choose another folder' in said[0]
@@ -167,7 +200,7 @@ def test_full_disk(undisturbed, tmp_path):
     finished = [p for p in files if p.suffix == '.safetensors']
     assert finished and not list(copy.glob('store/failed/*'))
     for p in finished: load(p)                                                            # whole, by its checksum
-    assert start(file, copy/'store').wait(600) == 0                                       # on a larger disk it goes on
+    assert start(file, copy/'store').wait(BOUND) == 0                                       # on a larger disk it goes on
     assert records(copy/'store') == expected
 
 

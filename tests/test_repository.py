@@ -1,5 +1,5 @@
 "What is committed belongs together: notebooks, library and README say the same."
-import ast, json, subprocess, sys
+import ast, json, os, subprocess, sys
 
 import pytest
 
@@ -76,3 +76,33 @@ def test_notebooks_run_with_plain_python(checkout):
     notebook.write_text(notebook.read_text().replace("test_eq(len(data.test_y), 500)", "test_eq(len(data.test_y), 501)"))
     done = run()
     assert done.returncode == 1 and done.stdout.endswith('\n0 passed, 1 failed\n') and 'AssertionError' in done.stderr
+
+
+def test_every_notebook_computes_with_one_thread():
+    "Workers times threads would be more than the machine has; a lesson doesn't rely on whoever starts it"
+    for path in NOTEBOOKS:
+        first = next(''.join(c['source']) for c in json.loads(path.read_text())['cells'] if c['cell_type'] == 'code')
+        assert first.startswith('#| hide\nimport torch\ntorch.set_num_threads(1)'), path.name
+
+
+def test_what_fails_is_counted(checkout):
+    "tools/test.py over one notebook that passes and one that fails, and a test of each kind; it says how far it is"
+    keep = {checkout/'nbs'/'00_core.ipynb', checkout/'nbs'/'12_stats.ipynb'}
+    for path in [*(checkout/'nbs').rglob('*.ipynb'), *(checkout/'tests').glob('*.py')]:
+        if path not in keep: path.unlink()
+    notebook = checkout/'nbs'/'12_stats.ipynb'
+    cells = json.loads(notebook.read_text())
+    cells['cells'].append(dict(cell_type='code', execution_count=None, id='0', metadata={}, outputs=[], source=['assert False']))
+    notebook.write_text(json.dumps(cells))
+    (checkout/'tests'/'test_kinds.py').write_text(
+        'import pytest\ndef test_a(): pass\ndef test_b(): assert False\n@pytest.mark.skip\ndef test_c(): pass\n'
+        '@pytest.mark.slow\ndef test_d(): pass\n')
+    def run(*args, **environment):
+        environment = {k: v for k, v in os.environ.items() if k != 'NO_SKIPS'} | environment
+        return subprocess.run([sys.executable, 'tools/test.py', *args], cwd=checkout, capture_output=True, text=True, timeout=600, env=environment)
+    done = run()
+    assert done.returncode == 1 and done.stdout.endswith('\n2 passed, 2 failed\n'), done.stdout
+    assert '2/2] nbs/' in done.stdout
+    assert run('--all', 'tests/test_kinds.py').stdout.endswith('\n2 passed, 1 failed\n')
+    assert run('tests/test_kinds.py', NO_SKIPS='1').stdout.endswith('\n1 passed, 2 failed\n')
+    assert run('-k', 'test_a').stdout.endswith('\n1 passed, 0 failed\n')

@@ -1,7 +1,8 @@
-"""Run every notebook as a test and tests/, and end with 'N passed, N failed'.
+"""Run every notebook as a test and tests/, say how far it is, and end with 'N passed, N failed'.
 
-    python tools/test.py                 # all
-    python tools/test.py -k interruption # only tests/, with pytest's arguments
+    python tools/test.py                    # everything that needs nothing special
+    python tools/test.py --all              # also what takes long: thirty kills, all notebooks in a browser, benchmarks
+    python tools/test.py -k interruption    # only tests/, with pytest's arguments
 
 With NO_SKIPS=1 a skipped test counts as failed: nothing may pass for want of a browser or of data.
 """
@@ -11,29 +12,42 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
+WORKERS = min(os.cpu_count(), 8)
 
 
-def notebooks():
+def say(text): print(text, flush=True)
+
+
+def notebooks(slow):
     "Passed and failed notebooks, by nbdev_test"
     names = {p.relative_to(ROOT).as_posix() for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts}
-    command = [BIN/'nbdev_test', '--n_workers', '2', '--do_print', '--timing']
+    say(f'1 of 2: {len(names)} notebooks, {WORKERS} at once')
+    flags, done, text = ['--flags', 'slow'] if slow else [], [], ''
+    command = [BIN/'nbdev_test', '--n_workers', str(WORKERS), '--do_print', *flags]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        text = ''.join(print(line, end='', flush=True) or line for line in process.stdout)
-    done = {Path(m).relative_to(ROOT).as_posix() for m in re.findall(r'^- Completed (\S+\.ipynb)', text, re.M)}
+        for line in process.stdout:
+            text += line
+            if found := re.match(r'- Completed (\S+\.ipynb)', line):
+                done.append(Path(found[1]).relative_to(ROOT).as_posix())
+                say(f'[{len(done):2}/{len(names)}] {done[-1]}')
+            elif not line.startswith('Starting '): say(line.rstrip('\n'))
     listed = text.partition('Tests Failed On The Following Notebooks')[2]
     failed = {n for n in names if n not in done or re.search(rf'^\s*{re.escape(Path(n).name)}\s*$', listed, re.M)}
     if process.returncode and not failed: failed = {'nbdev_test itself'}
     return len(names) - len(names & failed), len(failed)
 
 
-def suite(args):
+def suite(slow, args):
     "Passed and failed tests of tests/, by pytest"
+    say(f"{'' if args else '2 of 2: '}tests/, {WORKERS} at once")
+    spread = ['-n', str(WORKERS), '--dist', 'loadfile', '--no-loadscope-reorder'] if not args else []
     with tempfile.NamedTemporaryFile(suffix='.xml') as f:
-        code = subprocess.run([BIN/'python', '-m', 'pytest', '-q', '-rs', '--durations=5', '-p', 'no:cacheprovider', f'--junitxml={f.name}', 'tests', *args], cwd=ROOT).returncode
-        written = Path(f.name).stat().st_size > 0
-        counts = [int(s.get(k)) for s in [next(xml.parse(f.name).iter('testsuite'))] for k in ('tests', 'failures', 'errors', 'skipped')] if written else [0, 0, 0, 0]
-    if not written: return 0, 1
-    total, bad, skipped = counts[0], counts[1] + counts[2], counts[3]
+        command = [BIN/'python', '-m', 'pytest', '-v', '-rs', '--durations=10', '-p', 'no:cacheprovider', f'--junitxml={f.name}']
+        code = subprocess.run([*command, *spread, *(['-m', ''] if slow else []), *args], cwd=ROOT).returncode
+        if not Path(f.name).stat().st_size: return 0, 1
+        found = next(xml.parse(f.name).iter('testsuite'))
+    total, failures, errors, skipped = (int(found.get(k)) for k in ('tests', 'failures', 'errors', 'skipped'))
+    bad = failures + errors
     if code and not bad: bad = 1
     strict = skipped if os.environ.get('NO_SKIPS') else 0
     return total - min(total, bad) - skipped, bad + strict
@@ -41,8 +55,9 @@ def suite(args):
 
 if __name__ == '__main__':
     os.environ.setdefault('OMP_NUM_THREADS', '1')
-    passed, failed = (0, 0) if sys.argv[1:] else notebooks()
-    more = suite(sys.argv[1:])
+    everything, rest = '--all' in sys.argv, [a for a in sys.argv[1:] if a != '--all']
+    passed, failed = (0, 0) if rest else notebooks(everything)
+    more = suite(everything, rest)
     passed, failed = passed + more[0], failed + more[1]
-    print(f'{passed} passed, {failed} failed', flush=True)
+    say(f'{passed} passed, {failed} failed')
     sys.exit(failed > 0)

@@ -8,6 +8,7 @@ __all__ = ['CONSTANT', 'Match', 'match_activations', 'match_weights']
 # %% ../nbs/07_matching.ipynb #1bc48c45
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 import torch
 from torch import fx, nn, Tensor
 from scipy.optimize import linear_sum_assignment
@@ -163,7 +164,7 @@ def match_activations(
     *,
     tap:str='last', # read a group at the 'last' place where it can be read, or the 'mean' over all of them
     taps:dict=None, # {group: module}: read that module's output instead
-    parity:bool=False, # the statistics and reading places of the paper's code, see below
+    parity:bool=False, # the statistic and reading places of the paper's code for this architecture, see below
     autocast:torch.dtype=None, # run the networks in this type, such as torch.bfloat16: faster, and near ties may fall otherwise
 )->Match: # on the CPU
     "Match the units of A to those of B by the correlation of their activations, in one pass"
@@ -173,7 +174,7 @@ def match_activations(
         raise SparseLTHError(f"taps is {taps!r}, expected {{group: name of a module}}.")
     states, match = _check_pair(spec, model_a, model_b), Match({}, {})
     if parity: taps = {**getattr(model_b, 'reference_taps', {}), **(taps or {})}
-    moments = _gather(_places(spec, model_b, tap, taps), spec.sizes, model_a, model_b, batches, _BatchMoments if parity else _Moments, autocast)
+    moments = _gather(_places(spec, model_b, tap, taps), spec.sizes, model_a, model_b, batches, _reference_moments(model_b, batches) if parity else _Moments, autocast)
     for g in spec.groups:
         found = [m.correlation() for (group, _), m in moments.items() if group == g]
         c = (sum(f[0] for f in found) / len(found)).cpu()
@@ -181,7 +182,7 @@ def match_activations(
         if not c.isfinite().all():
             raise SparseLTHError(f"The activations of group '{g}' are not finite: check both models and the inputs for nan and inf.")
         ties = torch.zeros_like(c)
-        if dead_b.any() or dead_a.any():
+        if (dead_b.any() or dead_a.any()) and not parity:
             ties = 1e-9 * _weight_similarity(spec, g, match.perms, *states) * (dead_b[:, None] | dead_a)
         _assign(match, g, c, ties)
     return match
@@ -254,17 +255,34 @@ def _inputs_of(batches, model_a, model_b):
         raise SparseLTHError("There was not one image in batches: pass at least one batch, and no exhausted iterator.")
 
 # %% ../nbs/07_matching.ipynb #591a2d9e
-class _BatchMoments:
-    "The statistics of the paper's code: averages over batches"
-    def __init__(self): self.n, self.sums = 0, [0] * 5
+class _BatchDeviations:
+    "The statistic of the paper's code for ResNet-20: means, deviations and products, averaged over batches"
+    def __init__(self, count=1): self.n, self.count, self.sums = 0, count, [0] * 5     # count: what to divide by at once
     def add(self, z_b, z_a):
-        if len(z_a) < 2: raise SparseLTHError("A batch has one sample, expected two or more for its deviation: take larger batches, or parity=False.")
         z_b, z_a = z_b.double(), z_a.double()
-        batch = z_b.mean(0), z_a.mean(0), z_b.std(0), z_a.std(0), z_b.T @ z_a / len(z_a)
-        self.n, self.sums = self.n + 1, [s + x for s, x in zip(self.sums, batch)]
+        batch = z_b.mean(0), z_a.mean(0), self.spread(z_b), self.spread(z_a), z_b.T @ z_a / len(z_a)
+        self.n, self.sums = self.n + 1, [s + x / self.count for s, x in zip(self.sums, batch)]
+    def spread(self, z):
+        if len(z) < 2: raise SparseLTHError("A batch has one sample, expected two or more for its deviation: take larger batches, or parity=False.")
+        return z.std(0)
+    def deviation(self, mean, spread): return spread
     def correlation(self):
-        mean_b, mean_a, std_b, std_a, product = (s / self.n for s in self.sums)
+        mean_b, mean_a, spread_b, spread_a, product = (s / (self.n / self.count) for s in self.sums)
+        std_b, std_a = self.deviation(mean_b, spread_b), self.deviation(mean_a, spread_a)
         return (product - torch.outer(mean_b, mean_a)) / (torch.outer(std_b, std_a) + 1e-4), std_b == 0, std_a == 0
+
+class _BatchSquares(_BatchDeviations):
+    "That for VGG-11: means, mean squares and products, averaged over batches"
+    def spread(self, z): return z.square().mean(0)
+    def deviation(self, mean, spread): return (spread - mean**2).clamp(min=0).sqrt()      # rounding may leave less than nothing
+
+def _reference_moments(model, batches):
+    "What gathers the statistic that the paper's code takes for a model"
+    known, name = {'deviations': _BatchDeviations, 'squares': _BatchSquares}, getattr(model, 'reference_statistic', 'deviations')
+    if name not in known:
+        raise SparseLTHError(f"The model's reference_statistic is {name!r}, expected 'deviations' or 'squares': correct it, or take parity=False.")
+    if name == 'squares' and hasattr(batches, '__len__'): return partial(_BatchSquares, max(len(batches), 1))
+    return known[name]
 
 # %% ../nbs/07_matching.ipynb #956862a1
 @torch.no_grad()

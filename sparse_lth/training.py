@@ -102,6 +102,7 @@ class TrainConfig:
     augment: bool = False # random crops and flips
     channels_last: bool = False # memory layout of images and convolutions during training
     bf16: bool = False # autocast to bfloat16
+    lr_every: str = 'step' # when the learning rate falls: with every 'step' or every 'epoch'
 
     def __post_init__(self):
         whole, real = (lambda v, low: isinstance(v, Integral) and v >= low), (lambda v: isinstance(v, Real))
@@ -110,12 +111,14 @@ class TrainConfig:
                 ('momentum', real(self.momentum) and 0 <= self.momentum < 1, 'a number in [0, 1)'),
                 ('weight_decay', real(self.weight_decay) and self.weight_decay >= 0, 'a number from 0'),
                 ('batch_size', whole(self.batch_size, 1), 'a whole number from 1'),
-                *((n, isinstance(getattr(self, n), bool), 'True or False') for n in ('augment', 'channels_last', 'bf16'))]:
+                *((n, isinstance(getattr(self, n), bool), 'True or False') for n in ('augment', 'channels_last', 'bf16')),
+                ('lr_every', self.lr_every in ('step', 'epoch'), "'step' or 'epoch'")]:
             if not ok:
                 raise SparseLTHError(f"{name} is {getattr(self, name)!r}, expected {want}: correct the TrainConfig.")
 
     def lr_at(self, step, steps):
-        "The learning rate of step `step` of `steps`"
+        "The learning rate of step `step` of `steps`, which are those of all epochs"
+        if self.lr_every == 'epoch': step, steps = step * self.epochs // steps, self.epochs
         return self.lr / 2 * (1 + math.cos(math.pi * step / steps))
 
     def after(self,

@@ -174,7 +174,8 @@ def match_activations(
         raise SparseLTHError(f"taps is {taps!r}, expected {{group: name of a module}}.")
     states, match = _check_pair(spec, model_a, model_b), Match({}, {})
     if parity: taps = {**getattr(model_b, 'reference_taps', {}), **(taps or {})}
-    moments = _gather(_places(spec, model_b, tap, taps), spec.sizes, model_a, model_b, batches, _reference_moments(model_b, batches) if parity else _Moments, autocast)
+    moments_class = _reference_moments(model_b, batches) if parity else _Moments
+    moments = _gather(_places(spec, model_b, tap, taps), spec.sizes, model_a, model_b, batches, moments_class, autocast)
     for g in spec.groups:
         found = [m.correlation() for (group, _), m in moments.items() if group == g]
         c = (sum(f[0] for f in found) / len(found)).cpu()
@@ -257,30 +258,34 @@ def _inputs_of(batches, model_a, model_b):
 # %% ../nbs/07_matching.ipynb #591a2d9e
 class _BatchDeviations:
     "The statistic of the paper's code for ResNet-20: means, deviations and products, averaged over batches"
-    def __init__(self, count=1): self.n, self.count, self.sums = 0, count, [0] * 5     # count: what to divide by at once
-    def add(self, z_b, z_a):
+    def __init__(self, count=1): self.n, self.count, self.sums = 0, count, [0] * 5       # count: divide by it at once
+    def add(self, z_b, z_a): # (samples, units) each
         z_b, z_a = z_b.double(), z_a.double()
         batch = z_b.mean(0), z_a.mean(0), self.spread(z_b), self.spread(z_a), z_b.T @ z_a / len(z_a)
         self.n, self.sums = self.n + 1, [s + x / self.count for s, x in zip(self.sums, batch)]
     def spread(self, z):
-        if len(z) < 2: raise SparseLTHError("A batch has one sample, expected two or more for its deviation: take larger batches, or parity=False.")
-        return z.std(0)
+        if len(z) > 1: return z.std(0)
+        raise SparseLTHError("A batch has one sample, expected two or more for its deviation: take larger batches, or "
+                             "parity=False.")
     def deviation(self, mean, spread): return spread
-    def correlation(self):
+    def correlation(self): # (units of B, units of A), dead units of B, dead units of A
         mean_b, mean_a, spread_b, spread_a, product = (s / (self.n / self.count) for s in self.sums)
         std_b, std_a = self.deviation(mean_b, spread_b), self.deviation(mean_a, spread_a)
         return (product - torch.outer(mean_b, mean_a)) / (torch.outer(std_b, std_a) + 1e-4), std_b == 0, std_a == 0
 
+# %% ../nbs/07_matching.ipynb #b964affc
 class _BatchSquares(_BatchDeviations):
     "That for VGG-11: means, mean squares and products, averaged over batches"
     def spread(self, z): return z.square().mean(0)
-    def deviation(self, mean, spread): return (spread - mean**2).clamp(min=0).sqrt()      # rounding may leave less than nothing
+    def deviation(self, mean, square): return (square - mean**2).clamp(min=0).sqrt()    # rounding may leave less than 0
 
 def _reference_moments(model, batches):
     "What gathers the statistic that the paper's code takes for a model"
-    known, name = {'deviations': _BatchDeviations, 'squares': _BatchSquares}, getattr(model, 'reference_statistic', 'deviations')
+    known = {'deviations': _BatchDeviations, 'squares': _BatchSquares}
+    name = getattr(model, 'reference_statistic', 'deviations')
     if name not in known:
-        raise SparseLTHError(f"The model's reference_statistic is {name!r}, expected 'deviations' or 'squares': correct it, or take parity=False.")
+        raise SparseLTHError(f"The model's reference_statistic is {name!r}, expected 'deviations' or 'squares': "
+                             "correct it, or take parity=False.")
     if name == 'squares' and hasattr(batches, '__len__'): return partial(_BatchSquares, max(len(batches), 1))
     return known[name]
 

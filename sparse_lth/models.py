@@ -102,7 +102,7 @@ INITS = 'small-head', 'he', 'pytorch'
 def init_state(
     model:nn.Module, # gives architecture, device and dtype
     seed:int, # names the init
-    init:str='small-head', # 'he': the last layer has variance 2/fan_in too, biases are PyTorch's; 'pytorch': all is PyTorch's
+    init:str='small-head', # 'he': the last layer as the others, PyTorch's biases; 'pytorch': all as PyTorch does it
 )->dict[str,Tensor]: # a new state_dict
     "A random start: N(0, 2/fan_in) weights, N(0, 1/fan_in) in the last layer, zero biases"
     check_seed(seed)

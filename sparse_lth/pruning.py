@@ -149,7 +149,8 @@ def imp_many(
     progress=None, # passed on to `train`
 )->list[list[Ticket]]: # per network, one ticket per sparsity
     "Iterative magnitude pruning of many networks at once, equal to `imp` for each"
-    data, rounds = data if isinstance(data, (list, tuple)) else [data] * len(states), imp_rounds(sparsities, rate, tolerance)
+    data = data if isinstance(data, (list, tuple)) else [data] * len(states)
+    rounds = imp_rounds(sparsities, rate, tolerance)
     for name, items in ('data', data), ('seeds', seeds), ('rewind', rewind or states):
         if len(items) != len(states):
             raise SparseLTHError(f"There are {len(states)} states but {len(items)} {name}: give one per network.")
@@ -157,7 +158,8 @@ def imp_many(
     options = {'progress': progress} if progress else {}
     for r, (level, cuts) in enumerate(rounds, 1):
         levels = [*cuts, *([level] if r < len(rounds) else [])]
-        jobs = [(i, s, magnitude_masks(nets[i], names, _cut_at(s, level), masks[i])) for s in levels for i in range(len(nets))]
+        jobs = [(i, s, magnitude_masks(nets[i], names, _cut_at(s, level), masks[i]))
+                for s in levels for i in range(len(nets))]
         begin = [apply_masks((rewind or nets)[i], m) for i, _, m in jobs]
         runs = train(model, begin, [data[i] for i, *_ in jobs], config, masks=[m for *_, m in jobs],
                      seeds=[derived_seed(seeds[i], 'round', r) for i, *_ in jobs], **options)

@@ -15,7 +15,7 @@ import numpy as np, pandas as pd
 from torch import nn
 from .core import SparseLTHError
 from .data import PAPER_STATS
-from .models import MLP, VGG11, ResNet20
+from .models import INITS, MLP, VGG11, ResNet20
 from .pruning import imp_rounds
 from .training import PAPER, TrainConfig
 
@@ -47,9 +47,14 @@ class Study:
     seeds_per_mask: int = 1 # so many seeds in a row share the mask of the first of them
     match_epochs: tuple = None # B's completed epochs at which A is matched to it; None: only the last
     match_a: tuple = ('end',) # the A that is matched: that of the 'end', of the 'same' epoch as B, or each of them
+    imp_tolerance: float = 0. # an IMP round that ends short of a sparsity by no more than this does for it
+    init: str = 'small-head' # how dense networks start: 'small-head', 'he' or 'pytorch', see 03_models
+    match_batches: str = 'plain' # match on 'plain' batches of images, or on those of an epoch of dense 'training'
 
     def __post_init__(self):
-        for name in 'widths', 'seeds', 'sparsities', 'rewinds', 'starts', 'match_epochs', 'match_a', 'seeds_per_mask': object.__setattr__(self, name, _tidy(getattr(self, name)))
+        for name in ('widths', 'seeds', 'sparsities', 'rewinds', 'starts', 'match_epochs', 'match_a', 'seeds_per_mask',
+                     'imp_tolerance'):
+            object.__setattr__(self, name, _tidy(getattr(self, name)))
         _check_study(self)
 
     def rewinds_of(self, width):
@@ -85,6 +90,9 @@ def _check_study(s):
         *((n, getattr(s, n) is None or whole(1)(getattr(s, n)), 'a whole number from 1, or None') for n in ('train_images', 'test_images', 'match_images')),
         ('stats', s.stats == 'train' or s.stats == 'paper' and text(s.dataset) and family(s.dataset), "'train', or 'paper' for " + ', '.join(PAPER_STATS)),
         ('tap', s.tap in ('last', 'mean', 'reference'), "'last', 'mean' or 'reference'"), ('prune_shortcuts', isinstance(s.prune_shortcuts, bool), 'True or False'),
+        ('imp_tolerance', share(s.imp_tolerance), 'a share in [0, 1), such as .005 for half a point'),
+        ('init', s.init in INITS, f"one of {', '.join(INITS)}"),
+        ('match_batches', s.match_batches in ('plain', 'training'), "'plain' or 'training'"),
         ('rewind_offset', whole(0)(s.rewind_offset), 'a whole number from 0'), ('scale', isinstance(s.scale, Real) and 0 < s.scale <= 1, 'a number above 0, up to 1')])
     last = min(s.dense.epochs - s.rewind_offset, s.sparse.epochs)
     rewinds = [s.rewinds.get(w) for w in s.widths] if isinstance(s.rewinds, dict) else [s.rewinds]
@@ -138,10 +146,12 @@ def _hash(config)->str:
 
 _TRAINED = 'lth', 'naive', 'permuted'
 _DECIDED_BY = {'dense': ('dense',), 'match': ('dense',), 'chain': ('dense', 'imp', 'rate'), 'imp': ('dense', 'imp', 'rate')} | dict.fromkeys(_TRAINED, ('dense', 'imp', 'rate', 'sparse'))
-_LATER = {'channels_last': False, 'bf16': False}      # options of a TrainConfig that came after the first records, and what those records mean
+_LATER = {'channels_last': False, 'bf16': False, 'lr_every': 'step'}      # options of a TrainConfig that came after
+                                                                          # the first records, and what those mean
 _OPTIONS = {                                          # options of a study that came later: the outcome of what they decide
     'scale': _DECIDED_BY, 'train_images': _DECIDED_BY, 'stats': _DECIDED_BY, 'test_images': _DECIDED_BY.keys() - {'chain', 'match'}, 'prune_shortcuts': {'chain', 'imp', *_TRAINED},
-    'rewind_offset': _TRAINED, 'tap': {'match', 'permuted'}, 'match_images': {'match', 'permuted'}}
+    'rewind_offset': _TRAINED, 'tap': {'match', 'permuted'}, 'match_images': {'match', 'permuted'},
+    'imp_tolerance': {'imp', *_TRAINED}, 'init': _DECIDED_BY, 'match_batches': {'match', 'permuted'}}
 
 def _settings(study, start):
     "What of a study decides the outcome of a kind of network; later options only where they say something, so that older keys stay"
@@ -206,7 +216,7 @@ def _jobs_of(study, width, seed, first, job):
 # %% ../nbs/14_study.ipynb #d3811716
 def _chain_jobs(study, width, seed, dense, job, **own):
     "The rounds of one chain and the tickets cut from it; per sparsity what its mask is cut from"
-    rounds, cut_from, before = imp_rounds(study.sparsities, study.rate), {}, dense
+    rounds, cut_from, before = imp_rounds(study.sparsities, study.rate, study.imp_tolerance), {}, dense
     for r, (level, cuts) in enumerate(rounds, 1):
         net = dict(epochs=study.imp.epochs * r, config=study.imp, needs=[before], round=r, width=width, seed=seed, mask_seed=seed, order='imp', **own)
         if 'imp' in study.starts:
@@ -223,7 +233,8 @@ def plan(
     "What a study has to do, and what sharing saves"
     every = jobs(study)
     done = done_in(store) if store is not None else set()
-    own = [r if 'imp' in study.starts else r - 1 for r, (_, cuts) in enumerate(imp_rounds(study.sparsities, study.rate), 1) for _ in cuts]
+    rounds = imp_rounds(study.sparsities, study.rate, study.imp_tolerance)
+    own = [r if 'imp' in study.starts else r - 1 for r, (_, cuts) in enumerate(rounds, 1) for _ in cuts]
     chains = {(j.about['width'], j.about['seed']) for j in every if j.stage == 'imp'}
     unshared = dict(dense=len(study.sparsities) * sum(j.epochs for j in every if j.stage == 'dense'), imp=len(chains) * sum(own) * study.imp.epochs)
     rows = {}
@@ -286,9 +297,19 @@ def scaled(
     match_epochs = study.match_epochs and shorter(study.match_epochs)
     return replace(study, rewinds=rewinds, match_epochs=match_epochs, scale=study.scale * scale, **{n: replace(getattr(study, n), epochs=e) for n, e in epochs.items()})
 
+# %% ../nbs/14_study.ipynb #35e0c4e7
+_RELEASED = {
+    'resnet20': dict(tap='reference', imp_tolerance=.005, init='he'),
+    'vgg11': dict(tap='reference', init='pytorch')}
+
 def as_released(study:Study)->Study:
-    "A study as the paper's released code does it, where that differs from the paper's text: epoch k has k + 1 epochs, plain SGD in IMP, ResNet20's third stage read a block early"
-    return replace(study, rewind_offset=1, tap='reference' if study.model == 'resnet20' else study.tap, imp=replace(study.imp, momentum=0., weight_decay=0.))
+    "A study as the paper's released code does it, where that differs and as far as the list above goes"
+    if not isinstance(study, Study):
+        raise SparseLTHError(f"study is a {type(study).__name__}, expected a Study, such as PRESETS['cifar10-fig5'].")
+    configs = {n: replace(getattr(study, n), lr_every='epoch') for n in ('dense', 'imp', 'sparse')}
+    configs['imp'] = replace(configs['imp'], momentum=0., weight_decay=0.)
+    usual = dict(rewind_offset=1, match_batches='training', match_images=None)
+    return replace(study, **usual, **configs, **_RELEASED.get(study.model, {}))
 
 # %% ../nbs/14_study_run.ipynb #bad0a30e
 import contextlib, copy, ctypes, importlib.metadata, io, math, platform, shutil, signal, subprocess, sys, tempfile, threading, time, warnings
@@ -307,7 +328,7 @@ from .cuda import cuda_graph, fit_graph, graph_size, obstacle
 from .data import DATASETS, PAPER_STATS, Batches, Data, NoSplit, digits, load_data
 from .matching import match_activations
 from .models import init_state, prunable
-from .pruning import magnitude_masks
+from .pruning import magnitude_masks, sparsity_reached
 from .symmetry import permute, trace_spec
 from .training import evaluate, fit_many, load_checkpoint, save_checkpoint, stack_size, _check_fits, _fingerprint, _stackable
 
@@ -491,7 +512,9 @@ def _mend(store, records):
 def _begin(w, job):
     "State, masks and seed of the batches that a network starts with"
     model, about = _model(w, job), job.about
-    if job.stage == 'dense': return init_state(model, derived_seed(about['seed'], f"init_{about['network'].lower()}")), None, derived_seed(about['seed'], about['order'])
+    if job.stage == 'dense':
+        seed = derived_seed(about['seed'], f"init_{about['network'].lower()}")
+        return init_state(model, seed, w.study.init), None, derived_seed(about['seed'], about['order'])
     masks = _cut(w, job, model)
     if job.stage == 'imp': return apply_masks(_result(w, job.needs[0])['state'], masks), masks, derived_seed(derived_seed(about['mask_seed'], 'imp'), 'round', job.round)
     if about['start'] == 'permuted': masks = permute(_spec(w, job), _result(w, job.needs[2])['perms'], masks)
@@ -502,7 +525,9 @@ def _cut(w, job, model):
     name = f"{job.needs[0]}, {job.about['sparsity']}"
     if name not in w.kept:
         before, names = _result(w, job.needs[0]), prunable(model, () if w.study.prune_shortcuts else None)
-        masks = magnitude_masks(before['state'], names, job.about['sparsity'], before.get('masks'))
+        level = job.about['sparsity']
+        if job.about['start'] != 'chain': level = sparsity_reached(level, w.study.rate, w.study.imp_tolerance)
+        masks = magnitude_masks(before['state'], names, level, before.get('masks'))
         _remember(w, name, {f'masks/{n}': m for n, m in masks.items()})
     return w.kept[name]['masks']
 
@@ -534,7 +559,13 @@ def _match(w, job):
     a, b, data, study = copy.deepcopy(_model(w, job)), copy.deepcopy(_model(w, job)), _images(w, _split_of(job)), w.study
     for m, name in zip((a, b), job.needs): m.load_state_dict(_result(w, name)['state'])
     how = dict(parity=True) if study.tap == 'reference' else dict(tap=study.tap)
-    return match_activations(_spec(w, job), a, b, Batches(data, 500, limit=study.match_images), **how).perms
+    return match_activations(_spec(w, job), a, b, _match_batches(study, data, job.about['seed']), **how).perms
+
+def _match_batches(study, data, seed):
+    "What two networks are matched on; batches as in training are in an order of their own"
+    if study.match_batches == 'plain': return Batches(data, 500, limit=study.match_images)
+    return Batches(data, study.dense.batch_size, shuffle=True, augment=study.dense.augment, limit=study.match_images,
+                   seed=derived_seed(seed, 'order_b', 1))
 
 _MEMORY = 2**29                                 # bytes of results to keep in memory
 
@@ -785,6 +816,7 @@ def _check_trainable(w):
     for j in {_kind(j): j for j in w.jobs if j.config}.values():
         _check_fits(_model(w, j), data := _images(w, _split_of(j)), j.config.channels_last)
         Batches(data, j.config.batch_size, shuffle=True, augment=j.config.augment, seed=0)
+    for j in [j for j in w.jobs if j.stage == 'match'][:1]: _match_batches(w.study, _images(w, _split_of(j)), 0)
 
 def _check_run(study, data, workers, checkpoint):
     "Raise unless these make sense"
@@ -1336,10 +1368,12 @@ def _why_not(part, others, dense, study):
     "Why accuracies can't be compared with the paper's, or ''"
     first, has = part.iloc[0], lambda *names: any(n in part and part[n].notna().any() for n in names)
     sparse, rounds = int(first.rewind + first.epochs), others[others.start == 'imp'].epochs
-    plain = lambda config: (config.lr, config.momentum, config.weight_decay, config.batch_size, config.augment)
+    plain = lambda c: (c.lr, c.momentum, c.weight_decay, c.batch_size, c.augment, c.lr_every)
     reasons = {
         f'matched at epoch {_matched_at(part, dense):g} of {dense}': _matched_at(part, dense) < dense,
-        'another copy of the images': first.dataset != family(first.dataset), 'fewer images': has('train_images', 'test_images'), 'other options': has('prune_shortcuts', 'rewind_offset', 'tap'),
+        'another copy of the images': first.dataset != family(first.dataset),
+        'fewer images': has('train_images', 'test_images'),
+        'other options': has('prune_shortcuts', 'rewind_offset', 'tap', 'imp_tolerance', 'init', 'match_batches'),
         'standardized otherwise': 'stats' not in part or (part.stats != 'paper').any(), f'{dense} dense epochs instead of {PAPER_EPOCHS}': dense != PAPER_EPOCHS,
         f'{sparse} sparse epochs instead of {PAPER_EPOCHS}': sparse != PAPER_EPOCHS, 'shorter rounds of pruning': any(e % PAPER['imp'].epochs for e in rounds),
         'other hyperparameters': study is not None and any(plain(getattr(study, n)) != plain(c) for n, c in PAPER.items())}
@@ -1439,7 +1473,7 @@ def _file_name(study, name):
 
 def _plain(record):
     "A row of a data frame as it was in the store: nothing where there was nothing, whole numbers whole"
-    options = {f.name for f in fields(Study) if f.default is None or f.name in ('tap', 'stats', 'rewind_offset', 'prune_shortcuts')} | {'split', 'match_epoch_a'}
+    options = {*_OPTIONS} - {'scale'} | {'split', 'match_epoch_a'}
     gone = lambda v: v is None or isinstance(v, float) and np.isnan(v)
     whole = lambda k, v: int(v) if isinstance(v, float) and v == int(v) and k in ('rewind', 'match_epoch', 'mask_seed', *options) else v
     return {k: None if gone(v) else whole(k, v) for k, v in record.items() if not (k in options and gone(v))}
@@ -1538,7 +1572,7 @@ def _study_of(a):
         if not (name and data): raise SparseLTHError(f"--data is {a.data!r}, expected NAME=PATH, such as cifar10-jpeg=images.tar.")
         study = replace(study, dataset=name)
     study = _changed(study, a.set, **({} if a.seeds is None else dict(seeds=_seeds(a.seeds))))
-    if a.as_released: study = as_released(study)
+    if a.as_released: study = _changed(as_released(study), a.set)                          # what is set stays so
     return (scaled(study, a.scale) if a.scale is not None else study), data
 
 def _preset(name):

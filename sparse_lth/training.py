@@ -111,7 +111,8 @@ class TrainConfig:
                 ('momentum', real(self.momentum) and 0 <= self.momentum < 1, 'a number in [0, 1)'),
                 ('weight_decay', real(self.weight_decay) and self.weight_decay >= 0, 'a number from 0'),
                 ('batch_size', whole(self.batch_size, 1), 'a whole number from 1'),
-                *((n, isinstance(getattr(self, n), bool), 'True or False') for n in ('augment', 'channels_last', 'bf16')),
+                *((n, isinstance(getattr(self, n), bool), 'True or False')
+                  for n in ('augment', 'channels_last', 'bf16')),
                 ('lr_every', self.lr_every in ('step', 'epoch'), "'step' or 'epoch'")]:
             if not ok:
                 raise SparseLTHError(f"{name} is {getattr(self, name)!r}, expected {want}: correct the TrainConfig.")

@@ -90,8 +90,8 @@ _EXACT = 1e-12                                # so close, two sparsities are one
 
 def sparsity_reached(
     target:float, # a sparsity that was asked for
-    rate:float=.2, # see `imp_rounds`
-    tolerance:float=0., # see `imp_rounds`
+    rate:float=.2, # see imp_rounds
+    tolerance:float=0., # see imp_rounds
 )->float: # the target, or less by up to the tolerance
     "The sparsity of the mask that a chain gives for a target"
     return _cut_at(target, imp_rounds([target], rate, tolerance)[-1][0])

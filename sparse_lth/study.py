@@ -1526,7 +1526,7 @@ def _study_options(p):
     add('--scale', type=float, metavar='X', help='all schedules times X, such as .1; written into every record')
     add('--seeds', metavar='N', help='seeds 0 to N-1, or some, such as 3,4 or 5-9')
     add('--set', action='append', default=[], metavar='KEY=VALUE', help='change a field of the study, such as widths=1,4 or imp.epochs=10 (may be repeated)')
-    add('--as-released', action='store_true', help="as the paper's released code does it, where that differs from its text")
+    add('--as-released', action='store_true', help="as the paper's released code does it, where that differs from its text; what --set says counts")
     add('--data', metavar='NAME=PATH', help='train on the images in this folder or archive, called NAME in the records, such as cifar10-jpeg=images.tar')
 
 # %% ../nbs/14_study_tell.ipynb #0da4fa9f

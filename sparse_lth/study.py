@@ -1461,7 +1461,7 @@ def comparison(
         dataset, model = _sparse(records)[['dataset', 'model']].iloc[0]
         return f"The paper has no numbers for {model} on {dataset_name(dataset)} at these widths, sparsities and rewind points, so there is nothing to compare."
     reasons = sorted({v.partition(': ')[2] for v in table.verdict if ': ' in v})
-    about = [f'{dataset_name(table.dataset[0])}, beside the paper; in % and points, with 95 % intervals, not corrected for their number.',
+    about = [f'{dataset_name(table.dataset[0])}, beside the paper; in % and points, with uncorrected 95 % intervals.',
              "Ours: over seeds, differences paired. Ours − paper's: by Welch, the paper's runs taken as unpaired."]
     why = [line for r in reasons for line in textwrap.wrap(f'Not comparable: {r}.', 100)]
     counts = table.verdict.str.partition(':')[0].replace('', 'none (an accuracy)').value_counts()
@@ -1562,7 +1562,7 @@ _COMMANDS = {
     'status': ('how far it is', 'Print jobs done, begun and failed per stage, and why jobs failed.'),
     'results': ('its records as CSV', 'Print one line per trained network, as CSV.'),
     'table': ('its tables and tests', "Print accuracies in the layout of the paper's tables, paired differences, and the tests of permuted against naive."),
-    'compare': ("its numbers beside the paper's", "Print accuracies and differences of starts beside those of the paper: both numbers, ours minus the paper's with a 95 % interval that takes both uncertainties, whether the signs of differences are the same, and what isn't comparable."),
+    'compare': ("its numbers beside the paper's", "Print accuracies and differences of starts beside those of the paper: both numbers, ours minus\nthe paper's with a 95 % interval that takes both uncertainties, whether the signs of differences\nare the same, and what isn't comparable."),
     'curves': ('barriers between its dense networks', 'Walk straight from A to B, as it is and matched, BatchNorm reset on the way; print the barriers of every width, and write the curves with --to.'),
     'diversity': ('how differently its networks answer', "Print accuracy, ensembles and diversity of networks that share a mask, as the paper's Table 1, and write them with --to. For studies with several seeds per mask."),
     'publish': ('write its records and figure for others', 'Write the records of a finished study as JSON lines, and its figure, to where README and notebooks read them.')}

@@ -25,5 +25,8 @@ from .study import *
 
 # %% ../nbs/40_all.ipynb #f04c5adc
 _modules = core, toy, data, models, training, pruning, symmetry, matching, transfer, cuda, connectivity, diversity, stats, plots, study
-_console = {*'main draw report open_store plan run jobs build makes done_in family status failures complete compare comparison changed_options study_from by_rewind by_match barriers between meant_by name_seeds plane tell_share keep_memory eager recorded'.split(), 'FORMAT', 'STARTS', 'Job'}
+_common = '''main draw report open_store plan run jobs build makes done_in family status failures complete compare
+    comparison changed_options study_from by_rewind by_match barriers between meant_by name_seeds plane
+    tell_share keep_memory eager recorded'''
+_console = {*_common.split(), 'FORMAT', 'STARTS', 'Job'}
 __all__ = [name for module in _modules for name in module.__all__ if name not in _console]

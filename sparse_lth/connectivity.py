@@ -103,7 +103,7 @@ def barrier(
     curve:pd.DataFrame, # from interpolate: alpha from 0 to 1
     what:str='test_loss', # 'test_loss', 'train_loss', 'test_error' or 'train_error'
 )->float: # in the unit of what is asked for, an error from 0 to 1; not negative
-    "How far a curve rises above the straight line between its ends: the paper's eq. 3 on its points; a maximum, so biased upwards near zero"
+    "How far a curve rises above the line between its ends: eq. 3 on its points. A maximum, so biased upwards near zero"
     if what not in _WHATS: raise SparseLTHError(f"what is {what!r}, expected one of {', '.join(_WHATS)}.")
     column = what.replace('error', 'accuracy')
     if not isinstance(curve, pd.DataFrame) or not {'alpha', column} <= {*curve.columns}: raise SparseLTHError(f"The curve is a {type(curve).__name__} without alpha and {column}, expected what `interpolate` gives.")

@@ -49,6 +49,9 @@ def welch(
     *means, # (sign, mean, sd, n) of each: sign 1 to add, -1 to subtract
 )->dict: # mean, low, high: the sum with its 95 % interval, nan where an sd is nan or n is below 2
     "A sum or difference of independent means with Welch's interval"
+    if not means or any(np.shape(m) != (4,) for m in means):
+        raise SparseLTHError("The means are not (sign, mean, sd, n) each: pass such as (1, 91.2, .3, 10), "
+                             "(-1, 90.9, .2, 3).")
     signs, values, sds, counts = np.array(means, float).T
     mean, v = float(signs @ values), sds**2 / counts
     if np.isnan(v).any() or (counts < 2).any(): return dict(mean=mean, low=np.nan, high=np.nan)
@@ -99,18 +102,19 @@ def family_tests(
 def check_complete(
     table:pd.DataFrame, # from by_start
     *,
-    meant:dict=None, # {'width': ..., 'sparsity': ..., 'seed': ...} or some of these; what it leaves out is what the table has
+    meant:dict=None, # {'width': ..., 'sparsity': ..., 'seed': ...}; what it leaves out is what the table has
 ):
     "Raise unless every width and sparsity that was meant to be there has every seed that was meant to be there"
     keys = ['width', 'sparsity', 'seed']
     if unknown := {*(meant or {})} - {*keys}:
-        raise SparseLTHError(f"meant has {sorted(unknown)}, expected some of {keys}: say which values each was to have.")
+        raise SparseLTHError(f"meant has {sorted(unknown)}, expected some of {keys}: name their values.")
     levels = [list((meant or {}).get(k, table.index.unique(k))) for k in keys]
     wanted = pd.MultiIndex.from_product(levels, names=keys)
     if len(missing := wanted.difference(table.index)):
         w, s, seed = missing[0]
-        raise SparseLTHError(f"{len(missing)} of {len(wanted)} triples are missing, the first at width {w}, sparsity {s}, "
-                             f"seed {seed}: finish the study first, or leave its seed or width out everywhere.")
+        raise SparseLTHError(f"{len(missing)} of {len(wanted)} triples are missing, the first at width {w}, "
+                             f"sparsity {s}, seed {seed}: finish the study first, or leave its seed or width out "
+                             "everywhere.")
     if len(other := table.index.difference(wanted)):
         w, s, seed = other[0]
         raise SparseLTHError(f"{len(other)} triples were not meant to be there, the first at width {w}, sparsity {s}, "
@@ -123,7 +127,8 @@ def fieller(
 )->tuple: # low, high; nan where the mean gap is not resolved from zero
     "Fieller's 95 % interval of mean gain over mean gap"
     g, d = np.asarray(gain, float), np.asarray(gap, float)
-    if len(g) != len(d): raise SparseLTHError(f"There are {len(g)} gains and {len(d)} gaps, expected one of each per seed.")
+    if g.shape != d.shape or g.ndim != 1:
+        raise SparseLTHError(f"There are {g.size} gains and {d.size} gaps, expected one of each per seed.")
     if len(d) < 2: return np.nan, np.nan
     (v_gg, v_gd), (_, v_dd) = np.cov(g, d) * stats.t.ppf(.975, len(d) - 1)**2 / len(d)
     a, b, c = d.mean()**2 - v_dd, g.mean() * d.mean() - v_gd, g.mean()**2 - v_gg
@@ -233,7 +238,8 @@ def conclusion(
     unresolved = tests.drop([*up.index, *down.index])
     seeds, family = f"{n} seed{'s' * (n > 1)}", f"{len(tests)} sparsit{'ies' if len(tests) > 1 else 'y'}"
     where = f"Averaged over {_list('width', widths)}" if len(widths) > 1 else f'Width {widths[0]}'
-    said = [f"{where}, {seeds} ({name_seeds(table.index.unique('seed'))}), exact sign-flip test with Holm's correction over {family}:"]
+    which = name_seeds(table.index.unique('seed'))
+    said = [f"{where}, {seeds} ({which}), exact sign-flip test with Holm's correction over {family}:"]
     said += [f"permuted beats naive at {_named(up)}."] if len(up) else []
     said += [f"naive beats permuted at {_named(down)}."] if len(down) else []
     said += [f"not resolved with {seeds}: {_named(unresolved)}."] if len(unresolved) else []

@@ -1166,7 +1166,9 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from .core import LABELS, STYLE
 from .plots import plot_rewinds, plot_sparsity
-from .stats import by_start, check_complete, conclusion, describe, family_table, family_tests, holm, name_seeds, readable, share_recovered, study_table, tell_share, welch, _interval, _number, _spread
+from .stats import (by_start, check_complete, conclusion, describe, family_table, family_tests, holm,
+                              name_seeds, readable, share_recovered, study_table, tell_share, welch,
+                              _interval, _number, _spread)
 
 # %% ../nbs/14_study_tell.ipynb #f486e111
 _NAMES = {'digits': 'handwritten digits', 'cifar10': 'CIFAR-10', 'cifar100': 'CIFAR-100', 'svhn': 'SVHN'}
@@ -1200,9 +1202,11 @@ def by_rewind(records:pd.DataFrame)->dict:
 def meant_by(
     study:Study=None,
     rewind:int=None, # where given, only the widths that have this rewind point
-)->dict: # {'width': ..., 'sparsity': ..., 'seed': ...}; where seeds share a mask, the masks' seeds; None without a study
+)->dict: # {'width': ..., 'sparsity': ..., 'seed': ...}, of masks where seeds share one; None without a study
     "What the records of a study are to have, for `check_complete`"
     if study is None: return None
+    if not isinstance(study, Study):
+        raise SparseLTHError(f"study is a {type(study).__name__}, expected a Study, such as PRESETS['digits'].")
     ks = study.rewinds if isinstance(study.rewinds, dict) else dict.fromkeys(study.widths, study.rewinds)
     widths = [w for w in study.widths if rewind is None or rewind in ks[w]]
     return dict(width=widths, sparsity=list(study.sparsities), seed=list(study.seeds[::study.seeds_per_mask]))
@@ -1214,16 +1218,17 @@ def rewind_tests(
     "Permuted minus naive at every rewind point and sparsity: one family"
     if lacking := {'lth', 'permuted', 'naive'} - set(records.start): raise SparseLTHError(f"The records have no {', '.join(sorted(lacking))}, and the tests compare all three: run a study with all starts.")
     parts = by_rewind(records)
-    _check_rewinds(parts, study)
+    if meant_by(study): _check_rewinds(parts, study)
     tests = pd.concat({k: family_tests(part, meant=meant_by(study, k)) for k, part in parts.items()}, names=['rewind'])
     return tests.assign(p_holm=holm(tests.p))
 
 def _check_rewinds(parts, study):
     "Raise unless there are just the rewind points of the study"
-    if study is None: return
     ks = study.rewinds.values() if isinstance(study.rewinds, dict) else [study.rewinds]
     wanted = {int(k) for each in ks for k in each}
-    if wanted != {*parts}: raise SparseLTHError(f"The records have rewind points {sorted(parts)}, expected {sorted(wanted)}: finish the study first, or pass the records of this study only.")
+    if wanted != {*parts}:
+        raise SparseLTHError(f"The records have rewind points {sorted(parts)}, expected {sorted(wanted)}: finish the "
+                             "study first, or pass the records of this study only.")
 
 # %% ../nbs/14_study_tell.ipynb #c7c7b817
 def usual_records(
@@ -1261,7 +1266,7 @@ def match_differences(
     records:pd.DataFrame, # of one study with several times of matching, and one rewind point
     study:Study=None, # where given, the records are to have all its widths, sparsities and seeds
 )->pd.DataFrame: # index (a, t, sparsity): mean, low, high of permuted - naive; behind, behind_low, behind_high of permuted - permuted at the last time; in points
-    "What permuting gains for each time of matching, in means over widths, paired within seeds, with uncorrected 95 % intervals"
+    "What permuting gains for each time of matching, in means over widths, paired, with uncorrected 95 % intervals"
     _check_matches(records)
     parts = {at: by_start(_one_per_mask(part)) for at, part in by_match(records).items()}
     if len(parts) < 2: raise SparseLTHError(f"The permuted networks were matched at {len(parts)} time{'s' * (len(parts) != 1)}, expected several: run a study with match_epochs.")
@@ -1284,12 +1289,14 @@ def match_table(
     records:pd.DataFrame, # see match_differences
     study:Study=None, # see match_differences
 )->pd.DataFrame: # text: per time of matching a row
-    "Permuted minus naive for each time of matching, and the share of the gap recovered, with uncorrected 95 % intervals"
+    "Permuted minus naive for each time of matching, and the share recovered, with uncorrected 95 % intervals"
     found, rows = match_differences(records, study), []
     for (a, t), part in by_match(records).items():
         share = share_recovered(by_start(_one_per_mask(part)))
-        gains = {f'{100 * s:g} % [uncorrected]': _interval(r['mean'], r.low, r.high) for s, r in found.loc[a, t].iterrows()}
-        rows.append({'A at': 'its end' if a == 'end' else f'{t:g}', 'B at': f'{t:g}'} | gains | {'share recovered': tell_share(share)})
+        at = {'A at': 'its end' if a == 'end' else f'{t:g}', 'B at': f'{t:g}'}
+        interval = found.loc[a, t][['mean', 'low', 'high']]
+        gains = {f'{100 * s:g} % [uncorrected]': _interval(*r) for s, r in interval.iterrows()}
+        rows.append(at | gains | {'share recovered': tell_share(share)})
     return pd.DataFrame(rows)
 
 # %% ../nbs/14_study_tell.ipynb #bb583383
@@ -1299,28 +1306,36 @@ def report(
 )->str:
     "Tables and conclusion of a study as text"
     usual = usual_records(records)
-    return '\n'.join([*_unusual(records, usual), _tables(usual, study), *_match_lines(records, by_match(records), study)])
+    matches = _match_lines(records, by_match(records), study)
+    return '\n'.join([*_unusual(records, usual), _tables(usual, study), *matches])
 
 def _tables(records, study):
     "Accuracies, differences and tests of usual records"
-    title = ['Test accuracy in %, mean ± standard deviation over seeds; differences are paired, in points, with uncorrected intervals.', '']
+    title = ['Test accuracy in %, mean ± standard deviation over seeds.',
+             'Differences are paired, in points, with uncorrected intervals.', '']
     plain = [f"{start}{f', {100 * s:g} %' if s else ''}, width {w}: {_spread(100 * a.mean(), 100 * a.std())} ({len(a)} networks)."
              for start, at in (('Dense', 'dense'), ('IMP', 'imp')) for (w, s), a in records[records.start == at].groupby(['width', 'sparsity']).test_accuracy]
     if not {'lth', 'permuted', 'naive'} <= set(records.start): return '\n'.join([*title, *([paper_layout(records).to_string(), ''] if len(_sparse(records)) else []), *plain])
     dense = [line for line in plain if line.startswith('Dense')]
     parts, tests = by_rewind(records), rewind_tests(records, study)
-    if len(parts) == 1: return '\n'.join([*title, readable(study_table(records)).to_string(index=False), '', *dense, '', *conclusion(records, meant=meant_by(study))])
+    if len(parts) == 1:
+        cells, said = readable(study_table(records)).to_string(index=False), conclusion(records, meant=meant_by(study))
+        return '\n'.join([*title, cells, '', *dense, '', *said])
     tables = pd.concat({k: _tests_at(part, tests.loc[k]) for k, part in parts.items()}, names=['k']).reset_index()
     n, least = int(tests.n.min()), 2 * len(tests) / 2**tests.n.min()
-    about = f"Permuted minus naive, averaged over widths, {n} seeds ({name_seeds(_sparse(records).seed.unique())}); exact sign-flip tests, Holm's correction over all {len(tests)}:"
+    which = name_seeds(_sparse(records).seed.unique())
+    about = f"Permuted minus naive, averaged over widths, {n} seeds ({which}); exact sign-flip tests, Holm's " \
+            f"correction over all {len(tests)}:"
     few = [f"{n} seeds can't resolve anything here: the smallest possible corrected p is {min(least, 1):.2g}, and a finding needs one below 0.05."] * int(least >= .05)
     return '\n'.join([*title, paper_layout(records).to_string(), '', *dense, '', about, '', tables.to_string(index=False), *few])
 
 def _match_lines(records, times, study):
     "What each time of matching gains, at every rewind point"
     if len(times) < 2 or not set(_TRAINED) <= set(records.start): return []
-    tables = [line for k, part in by_rewind(records).items() for line in (f'k = {k}:', _short_matches(match_table(part, study)))]
-    return ['', 'Permuted minus naive in points, averaged over widths, for each time of matching.', 'The 95 % intervals are not corrected for their number.', '', *tables]
+    lines = ['', 'Permuted minus naive in points, averaged over widths, for each time of matching.',
+             'The 95 % intervals are not corrected for their number.', '']
+    for k, part in by_rewind(records).items(): lines += [f'k = {k}:', _short_matches(match_table(part, study))]
+    return lines
 
 def _short_matches(table):
     "A table of matches for a line of text, which has said that the intervals are uncorrected"
@@ -1426,7 +1441,8 @@ def _apart(means):
 
 def _row(what, ours, paper, gap, verdict):
     "A row of the comparison"
-    return dict(what=what, ours=ours['mean'], low=ours['low'], high=ours['high'], seeds=ours['n'], paper=paper, **gap, verdict=verdict)
+    own = dict(ours=ours['mean'], low=ours['low'], high=ours['high'], seeds=ours['n'])
+    return dict(what=what, **own, paper=paper, **gap, verdict=verdict)
 
 # %% ../nbs/14_study_tell.ipynb #4acba752
 def _differences(table, theirs):
@@ -1474,11 +1490,14 @@ def _cells(table):
     ours = [_interval(*v, form) for v, form in zip(table[['ours', 'low', 'high']].to_numpy(), forms)]
     apart = [_gap(*v) for v in table[['difference', 'difference_low', 'difference_high']].to_numpy()]
     paper = [_number(v, form) for v, form in zip(table.paper, forms)]
-    shown = {'': table.what, 'ours': ours, 'seeds': table.seeds, 'paper': paper, "ours − paper's": apart, 'verdict': table.verdict.str.partition(':')[0]}
+    shown = {'': table.what, 'ours': ours, 'seeds': table.seeds, 'paper': paper, "ours − paper's": apart,
+             'verdict': table.verdict.str.partition(':')[0]}
     first, *rows = pd.DataFrame(shown).to_string(index=False).splitlines()
     lines, last = [first], None
     for row, *cell in zip(rows, table.width, table.sparsity, table.rewind, table.paper_rewind):
-        if cell != last: lines += ['', 'Width {}, {:.4g} %, rewind point {} (the paper\'s {}):'.format(cell[0], 100 * cell[1], *cell[2:])]
+        width, sparsity, k, paper_k = cell
+        title = f"Width {width}, {100 * sparsity:.4g} %, rewind point {k} (the paper's {paper_k}):"
+        if cell != last: lines += ['', title]
         lines.append(row)
         last = cell
     return lines
@@ -1562,7 +1581,10 @@ _COMMANDS = {
     'status': ('how far it is', 'Print jobs done, begun and failed per stage, and why jobs failed.'),
     'results': ('its records as CSV', 'Print one line per trained network, as CSV.'),
     'table': ('its tables and tests', "Print accuracies in the layout of the paper's tables, paired differences, and the tests of permuted against naive."),
-    'compare': ("its numbers beside the paper's", "Print accuracies and differences of starts beside those of the paper: both numbers, ours minus\nthe paper's with a 95 % interval that takes both uncertainties, whether the signs of differences\nare the same, and what isn't comparable."),
+    'compare': ("its numbers beside the paper's",
+                "Print accuracies and differences of starts beside those of the paper: both numbers, ours minus\n"
+                "the paper's with a 95 % interval that takes both uncertainties, whether the signs of differences\n"
+                "are the same, and what isn't comparable."),
     'curves': ('barriers between its dense networks', 'Walk straight from A to B, as it is and matched, BatchNorm reset on the way; print the barriers of every width, and write the curves with --to.'),
     'diversity': ('how differently its networks answer', "Print accuracy, ensembles and diversity of networks that share a mask, as the paper's Table 1, and write them with --to. For studies with several seeds per mask."),
     'publish': ('write its records and figure for others', 'Write the records of a finished study as JSON lines, and its figure, to where README and notebooks read them.')}

@@ -148,6 +148,9 @@ def share_recovered(
 
 def _gain_and_gap(table):
     "Permuted and LTH over naive, summed for each seed"
+    if not isinstance(table, pd.DataFrame) or not {'lth', 'permuted', 'naive'} <= {*table.columns}:
+        raise SparseLTHError(f"The table is a {type(table).__name__} without lth, permuted and naive side by side, expected "
+                             "what `by_start` gives.")
     sums = table.groupby('seed').sum()
     return sums.permuted - sums.naive, sums.lth - sums.naive
 

@@ -1,5 +1,6 @@
 "Images as users have them: real ones, downloads that break off, processes killed while they decode, disks and memories too small."
-import gzip, hashlib, io, json, lzma, os, pickle, re, signal, subprocess, sys, tarfile, threading, time
+import gzip, hashlib, io, json, lzma, math, os, pickle, re, signal, subprocess, sys, tarfile, threading, time
+import unicodedata, warnings, zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from PIL import Image
 
 from conftest import CIFAR
-from sparse_lth.core import PART, SparseLTHError, import_torchvision, load
+from sparse_lth import data as images
+from sparse_lth.core import PART, SparseLTHError, import_torchvision, load, save
 from sparse_lth.data import Batches, cifar10, class_counts, image_folder, load_data, svhn
 from sparse_lth.models import ResNet20, init_state, prunable
 from sparse_lth.pruning import magnitude_masks
@@ -20,6 +22,236 @@ TENSORS = 'train_x', 'train_y', 'test_x', 'test_y'
 
 
 def same(a, b): return all(torch.equal(getattr(a, k), getattr(b, k)) for k in TENSORS)
+
+
+def grey_of(name): return zlib.crc32(name.encode()) % 256
+
+
+def plant(root, layout, classes=()):
+    "Files by a layout: FOLDER|3png|2heic|NAME;FOLDER|... Images have the grey of their class, or else of their folder"
+    root.mkdir(parents=True)
+    for folder, *files in (part.split('|') for part in layout.split(';')):
+        (root/folder).mkdir(parents=True, exist_ok=True)
+        parts = folder.split('/')
+        grey = grey_of(next((p for p in reversed(parts) if p in classes), parts[-1]))
+        for file in files:
+            several = re.fullmatch(r'(\d+)([A-Za-z]+)', file)
+            for name in [f'{i}.{several[2]}' for i in range(int(several[1]))] if several else [file]:
+                is_image = name.lower().endswith(images.SUFFIXES) and not name.startswith('.')
+                if is_image: Image.new('L', (4, 4), grey).save(root/folder/name)
+                else: (root/folder/name).write_bytes(b'something else')
+
+
+def pack(root):
+    "A tar archive of a folder, its contents at the top"
+    with tarfile.open(path := root.with_suffix('.tar'), 'w') as archive:
+        for inside in sorted(root.iterdir()): archive.add(inside, inside.name)
+    return path
+
+
+TWO = 'train/cat|3png;train/dog|3png;'
+PETS = (6, 4, ('cat', 'dog'))
+NFC, NFD = (unicodedata.normalize(form, 'h\u00e9ron') for form in ('NFC', 'NFD'))
+LAYOUTS = {                                     # what: (files, size of both splits and classes or refusal, warning)
+    'train and test': (TWO + 'test/cat|2png;test/dog|2png', PETS),
+    'capitals': ('Train/cat|3png;Train/dog|3png;TEST/cat|2png;TEST/dog|2png', PETS),
+    'training and testing': ('training/cat|3png;training/dog|3png;testing/cat|2png;testing/dog|2png', PETS),
+    'train and val': (TWO + 'val/cat|2png;val/dog|2png', PETS),
+    'train and valid': (TWO + 'valid/cat|2png;valid/dog|2png', PETS),
+    'Training and Validation': ('Training/cat|3png;Training/dog|3png;Validation/cat|2png;Validation/dog|2png', PETS),
+    'train and dev': (TWO + 'dev/cat|2png;dev/dog|2png', PETS),
+    'three splits': (TWO + 'val/cat|1png;val/dog|1png;test/cat|2png;test/dog|2png', PETS,
+                     r"has 2 images in 'val' that were left out, .* pass test='val'"),
+    'an empty val': (TWO + 'val/cat;test/cat|2png;test/dog|2png', PETS),
+    'notes in a folder eval': (TWO + 'eval/first|run.log;val/cat|2png;val/dog|2png', PETS),
+    'wrapped twice': ('pets/v2/train/cat|3png;pets/v2/train/dog|3png;pets/v2/val/cat|2png;pets/v2/val/dog|2png', PETS),
+    'a Mac archive': ('pets/train/cat|3png|._0.png;pets/train/dog|3png;pets/test/cat|2png;pets/test/dog|2png|.DS_Store;'
+                      '__MACOSX/pets/train/cat|._0.png|1png', PETS),
+    'what systems leave': (TWO + 'test/cat|2png|Thumbs.db;test/dog|2png|desktop.ini|.DS_Store;test/.cache|1png;'
+                           'test/cat/@eaDir|1png;.git|1png;lost+found', PETS),
+    'notes': (TWO + 'test/cat|2png|labels.csv|0.xml|1.json;test/dog|2png|README|LICENSE.md|notes.TXT;.|README.md',
+              PETS),
+    'capital endings': ('train/cat|3PNG;train/dog|3Jpg;test/cat|2BMP;test/dog|2png', PETS),
+    'deeper': ('train/cat/old|3png;train/dog|2png;train/dog/a/b|1png;test/cat|2png;test/dog|2png', PETS),
+    'classes at the top': ('cat|5png;dog|5png', (8, 2, ('cat', 'dog'))),
+    'wrapped classes': ('pets/cat|5png;pets/dog|5png;pets|README.md;docs/old|notes.txt', (8, 2, ('cat', 'dog'))),
+    'spaces and other scripts': ('hot dog|5png;größe|5png;猫|5png;train station|5png',
+                                 (16, 4, ('größe', 'hot dog', 'train station', '猫'))),
+    'letters in both cases': ('train/A|3png;train/a|3png;test/A|2png;test/a|2png', (6, 4, ('A', 'a'))),
+    'a class called train': ('train/train|3png;train/dog|3png;test/train|2png;test/dog|2png',
+                             (6, 4, ('dog', 'train'))),
+    'some not read': ('train/cat|3png|2heic|1mov;train/dog|3png|1svg;test/cat|2png;test/dog|2png|1heic', PETS,
+                      r"without 5 of its files \(1 \.heic of class 'dog' in test, 2 \.heic, 1 \.mov of class 'cat' in "
+                      r"train, 1 \.svg of class 'dog' in train\)"),
+    'as many not read': ('cat|5png|5HEIC;dog|5png|1|noending', (8, 2, ('cat', 'dog')),
+                         r"without 7 of its files \(5 \.heic of class 'cat', 2 without ending of class 'dog'\)"),
+    'most not read': ('cat|5png|6heic;dog|5png',
+                      r"5 images of class 'cat' that can be read, but 6 that can't \(6 \.heic\)"),
+    'most not read in a split': (TWO + 'val/cat|2png|2heic|1psd;val/dog|2png',
+                                 r"2 images of class 'cat' in test that can be read, but 3 that"),
+    'a class not read': ('cat|5png;dog|5heic', r"no images of class 'dog' that can be read, but 5 that can't"),
+    'nothing read': ('cat|5heic;dog|4svg', r'has no images .*, but 5 \.heic, 4 \.svg: expected train/CLASS'),
+    'images beside classes': ('cat|5png;dog|5png;.|x.png', r"has '(\./)?x.png' where no class can be told"),
+    'images beside classes in a split': (TWO + 'train|x.png;test/cat|2png;test/dog|2png',
+                                         r"'train/x.png' where no class"),
+    'no classes': ('train|5png;test|5png', r"'train/\d.png' where no class|'test/\d.png' where no class"),
+    'no classes, other names': ('train2017|5png;val2017|5png', r"has 'train2017', 'val2017' at the top, expected"),
+    'test without labels': (TWO + 'val/cat|2png;val/dog|2png;test|9png',
+                            r"'test/\d.png' where no class .* name the folder .* test="),
+    'an empty class': ('cat|5png;dog|5png;bird', r"no images of class 'bird' \("),
+    'an empty class in a split': (TWO + 'train/bird;test/cat|2png;test/dog|2png', r"no images of class 'bird' in t"),
+    'a class in one split': (TWO + 'test/cat|2png', r"no images of class 'dog' in test"),
+    'train alone': (TWO[:-1], r"has 'train' at the top and no folder of test images, .* split at random"),
+    'Train alone': ('pets/Train/cat|3png;pets/Train/dog|3png', r"has 'Train' at the top and no folder of test images"),
+    'no train': ('val/cat|3png;val/dog|3png;test/cat|3png;test/dog|3png', r"no folder of training images"),
+    'an empty test': (TWO + 'test;val/cat|2png;val/dog|2png', r"no images of class 'cat' in test"),
+    'train and Train': (TWO + 'Train/cat|1png;Train/dog|1png;test/cat|2png;test/dog|2png',
+                        r"2 folders of training images, 'Train', 'train'"),
+    'test and testing': (TWO + 'test/cat|1png;test/dog|1png;testing/cat|2png;testing/dog|2png',
+                         r"2 folders of test images, .*name one by test="),
+    'val and dev': (TWO + 'val/cat|1png;val/dog|1png;dev/cat|2png;dev/dog|2png',
+                    r"2 folders of test images, 'dev', 'val'"),
+    'splits and others': (TWO + 'test/cat|1png;test/dog|1png;extra/cat|2png',
+                          r"has 'test', 'train' and 'extra' at the top"),
+    'a split among classes': ('bus|5png;car|5png;train|5png', r"has 'train' and 'bus', 'car' at the top"),
+    'splits in classes': ('cat/train|3png;cat/test|2png;dog/train|3png;dog/test|2png', r"where no class can be told"),
+    'classes by case': ('train/Cat|3png;train/dog|3png;val/cat|2png;val/dog|2png',
+                        r"no images of class 'Cat' in test but some of 'cat', a name that differs"),
+    'classes by accents': (f'train/{NFC}|3png;train/dog|3png;val/{NFD}|2png;val/dog|2png',
+                           r"differs in letter case, spaces or the form of accents"),
+    'one class twice by accents': (f'{NFC}|3png;{NFD}|3png', r"differ in the form of accents alone"),
+    'one class': ('train/cat|3png;test/cat|3png', r"only one class, 'cat'"),
+}
+
+
+def told(load):
+    "What a function returns, and what it warns of"
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter('always')
+        return load(), [str(w.message) for w in found]
+
+
+@pytest.mark.parametrize('packed', [False, True], ids=['folder', 'archive'])
+@pytest.mark.parametrize('name', LAYOUTS)
+def test_layouts_that_people_have(tmp_path, name, packed):
+    "Read, with labels that are those of the folders, or refused in one sentence; the same from the cache"
+    layout, expected, *warning = LAYOUTS[name]
+    plant(tmp_path/'x', layout, expected[2] if isinstance(expected, tuple) else ())
+    path = pack(tmp_path/'x') if packed else tmp_path/'x'
+    seed = None if 'test' in layout.lower() or 'train/' in layout.lower() else 0
+    for _ in range(2):
+        load = lambda: load_data(path, seed=seed, cache=tmp_path/'cache', progress=False)
+        if isinstance(expected, str):
+            with pytest.raises(SparseLTHError, match=expected) as e: load()
+            assert str(e.value).startswith(f"'{path}' has") and str(e.value).endswith('.') and '\n' not in str(e.value)
+            continue
+        data, said = told(load)
+        assert (len(data.train_x), len(data.test_x), data.classes) == expected
+        for x, y in (data.train_x, data.train_y), (data.test_x, data.test_y):
+            assert x.flatten(1).max(1).values.tolist() == [grey_of(data.classes[c]) for c in y]
+        assert len(said) == len(warning), said
+        for expected_warning, sentence in zip(warning, said):
+            assert re.search(expected_warning, sentence) and sentence.endswith('.') and '\n' not in sentence
+    assert len(list((tmp_path/'cache').iterdir())) == isinstance(expected, tuple)
+
+
+def test_the_folder_of_test_images_is_chosen_by_name(tmp_path):
+    "Where a folder has no labels, as ImageNet's test set, or two could be meant"
+    plant(tmp_path/'x', TWO + 'val/cat|2png;val/dog|2png;test|9png;extra')
+    choose = lambda path, test: told(lambda: load_data(path, test=test, cache=tmp_path/'cache', progress=False))
+    for path in tmp_path/'x', pack(tmp_path/'x'):
+        data, said = choose(path, 'val')
+        assert (len(data.train_x), len(data.test_x), said) == (6, 4, [])
+        for wrong in 'Val', 'extra', 'train':
+            with pytest.raises(SparseLTHError, match=f"test is '{wrong}', expected"): choose(path, wrong)
+
+
+def test_endings_that_are_ignored(tmp_path):
+    "Without a word, and where they would be the most; of images too"
+    plant(tmp_path/'x', 'cat|5png|9mat|1gif;dog|5png|1heic')
+    options = dict(seed=0, channels=1, cache=tmp_path/'cache', progress=False)
+    load = lambda *ignore: told(lambda: load_data(tmp_path/'x', ignore=ignore, **options))
+    with pytest.raises(SparseLTHError, match=r'but 9 that .*pass their endings as ignore='): load()
+    data, said = load('.mat')
+    assert len(data.train_x) == 9 and re.search(r"without 1 of its files \(1 \.heic of class 'dog'\)", *said)
+    data, said = load('.MAT', '.heic', '.gif')
+    assert len(data.train_x) == 8 and said == []
+
+
+def alike(root):
+    "Ten pictures of each of two classes, all of one size in bytes and one time"
+    for c, first in ('cat', 0), ('dog', 100):
+        (root/c).mkdir(parents=True)
+        for i in range(10): Image.new('L', (8, 8), first + i).save(root/c/f'{i}.bmp')
+    give_one_time(root)
+
+
+def give_one_time(*roots):
+    for root in roots:
+        for p in [root, *root.rglob('*')]: os.utime(p, (1e9, 1e9))
+
+
+@pytest.mark.parametrize('packed', [False, True], ids=['folder', 'archive'])
+def test_the_cache_knows_images_by_their_bytes(tmp_path, monkeypatch, packed):
+    "Where sizes and times are as before: classes exchanged, an image altered, two images exchanged"
+    monkeypatch.setenv('SPARSE_LTH_CACHE', str(tmp_path/'cache'))
+    alike(root := tmp_path/'pets')
+    path = root.with_suffix('.tar') if packed else root
+
+    def outside():
+        "What is to be seen without opening a file, and what the images really are"
+        give_one_time(root)
+        if packed: give_one_time(pack(root))
+        files = sorted(root.rglob('*.bmp'))
+        seen = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in [*files, path]]
+        return seen, {(p.parent.name, int(np.asarray(Image.open(p)).max())) for p in files}
+
+    def exchange(a, b):
+        for old, new in (a, 'aside'), (b, a), ('aside', b): (root/old).rename(root/new)
+
+    changes = {'nothing': lambda: None, 'classes': lambda: exchange('cat', 'dog'),
+               'files': lambda: exchange('cat/0.bmp', 'dog/0.bmp'),
+               'bytes': lambda: Image.new('L', (8, 8), 255).save(root/'cat'/'3.bmp')}
+    before, truth = outside()
+    load_data(path, seed=0, progress=False)
+    file, = (tmp_path/'cache').iterdir()
+    for what, change in changes.items():
+        written, old = file.stat().st_mtime_ns, truth
+        change()
+        seen, truth = outside()
+        assert seen == before and (truth == old) == (what == 'nothing')
+        data = load_data(path, seed=0, progress=False)
+        pairs = (data.train_x, data.train_y), (data.test_x, data.test_y)
+        assert {(data.classes[c], int(image.max())) for x, y in pairs for image, c in zip(x, y)} == truth, what
+        assert same(data, load_data(path, seed=0, progress=False, cache=False))
+        assert (file.stat().st_mtime_ns == written) == (what == 'nothing')
+
+
+def test_a_cache_of_an_earlier_format_is_made_again(tmp_path):
+    "Its stamp came from names, sizes and times"
+    alike(tmp_path/'pets')
+    load_again = lambda: load_data(tmp_path/'pets', seed=0, cache=tmp_path/'cache', progress=False)
+    data = load_again()
+    file, = (tmp_path/'cache').iterdir()
+    names = sorted(p.relative_to(tmp_path/'pets').as_posix() for p in (tmp_path/'pets').rglob('*.bmp'))
+    seen = [(n, s.st_size, s.st_mtime_ns) for n in names for s in [os.stat(tmp_path/'pets'/n)]]
+    stamp = hashlib.sha256(repr((1, (None, None), seen)).encode()).hexdigest()
+    save(file, {'x': torch.zeros(20, 1, 8, 8, dtype=torch.uint8), 'y': torch.arange(20) % 2},
+         {'classes': '["cat", "dog"]', 'train': '20', 'stamp': stamp})
+    assert same(load_again(), data)
+
+
+def test_a_folder_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    alike(tmp_path/'pets')
+    decode = images._decode_all
+    def meanwhile(*args):
+        x = decode(*args)
+        (tmp_path/'pets'/'cat'/'9.bmp').rename(tmp_path/'pets'/'dog'/'10.bmp')
+        return x
+    monkeypatch.setattr(images, '_decode_all', meanwhile)
+    with pytest.raises(SparseLTHError, match='changed while it was read'):
+        load_data(tmp_path/'pets', seed=0, cache=tmp_path/'cache', progress=False)
+    assert list((tmp_path/'cache').iterdir()) == []
 
 
 @pytest.fixture(scope='module')
@@ -250,10 +482,47 @@ def test_a_folder_larger_than_the_memory(tmp_path):
     Image.new('L', (side, side)).save(first := tmp_path/'large'/'train'/'cat'/'0.png')
     for split, c, count in ('train', 'cat', n), ('train', 'dog', 2), ('test', 'cat', 2), ('test', 'dog', 2):
         for i in range(1, count): os.link(first, tmp_path/'large'/split/c/f'{i}.png')
-    need = 1.5 * (n + 3) * side**2 / 1e9
-    with pytest.raises(SparseLTHError, match=rf'needs {need:,.1f} GB of memory, but [\d.,]+ GB are free: use fewer images'):
+    need = (1.5 * (n + 3) + 4) * side**2 / 1e9
+    refusal = rf'needs at least {need:,.1f} GB of memory, but [\d.,]+ GB are free: use fewer images'
+    with pytest.raises(SparseLTHError, match=refusal):
         image_folder(tmp_path/'large', cache=tmp_path/'cache', progress=False)
     assert not (tmp_path/'cache').exists() or list((tmp_path/'cache').iterdir()) == []
+
+
+@pytest.mark.parametrize('packed', [False, True], ids=['folder', 'archive'])
+@pytest.mark.parametrize('seed, copies', [(None, 1.5), (0, 2.5)])
+def test_sizes_that_cannot_fit_are_refused_before_decoding(tmp_path, monkeypatch, packed, seed, copies):
+    monkeypatch.setattr(images, '_opened', lambda *_: pytest.fail('an image was decoded'))
+    split = 'train/cat|6png;train/dog|6png;val/cat|6png;val/dog|6png'
+    plant(tmp_path/'pets', split if seed is None else 'cat|12png;dog|12png')
+    path = pack(tmp_path/'pets') if packed else tmp_path/'pets'
+    just_too_large = math.isqrt(int(psutil.virtual_memory().total / copies / 24)) + 1
+    for size, channels in (just_too_large, None), (100_000, 3), (2**31, None), (10**12, 1):
+        need = copies * 24 * size**2 * (channels or 1) / 1e9
+        with pytest.raises(SparseLTHError, match=rf"needs at least {need:,.1f} GB of memory, but .*with size=\.$"):
+            load_data(path, seed=seed, size=size, channels=channels, cache=tmp_path/'cache', progress=False)
+    assert list((tmp_path/'cache').iterdir()) == []
+
+
+SCARCE = """
+import resource, sys
+from pathlib import Path
+from sparse_lth.core import SparseLTHError
+from sparse_lth.data import load_data
+used = 1024 * int(Path('/proc/self/status').read_text().split('VmSize:')[1].split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28))
+try: load_data(sys.argv[1], size=1000, cache=False, progress=False)
+except SparseLTHError as e: print(e)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='no /proc, which tells the size of a process')
+def test_memory_that_runs_out_although_it_is_free(tmp_path):
+    "A limit on the addresses of a process is seen by no measure of free memory"
+    plant(tmp_path/'pets', 'train/cat|100png;train/dog|100png;test/cat|100png;test/dog|100png')         # 400 MB
+    done = subprocess.run([sys.executable, '-c', SCARCE, tmp_path/'pets'], capture_output=True, text=True, timeout=300)
+    said = r"(The memory ran out while '.*pets' was read|'.*pets' needs at least .*): use fewer images, .*size=\.\n"
+    assert re.fullmatch(said, done.stdout), done
 
 
 MEMORY = """

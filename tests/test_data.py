@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from conftest import CIFAR
+from processes import BOUND, wait_until
 from sparse_lth import data as images
 from sparse_lth.core import PART, SparseLTHError, import_torchvision, load, save
 from sparse_lth.data import Batches, cifar10, class_counts, image_folder, load_data, svhn
@@ -216,7 +217,7 @@ def test_the_cache_knows_images_by_their_bytes(tmp_path, monkeypatch, packed):
     load_data(path, seed=0, progress=False)
     file, = (tmp_path/'cache').iterdir()
     for what, change in changes.items():
-        written, old = file.stat().st_mtime_ns, truth
+        written, old = file.stat().st_ino, truth                                  # a file made anew is another one
         change()
         seen, truth = outside()
         assert seen == before and (truth == old) == (what == 'nothing')
@@ -224,7 +225,7 @@ def test_the_cache_knows_images_by_their_bytes(tmp_path, monkeypatch, packed):
         pairs = (data.train_x, data.train_y), (data.test_x, data.test_y)
         assert {(data.classes[c], int(image.max())) for x, y in pairs for image, c in zip(x, y)} == truth, what
         assert same(data, load_data(path, seed=0, progress=False, cache=False))
-        assert (file.stat().st_mtime_ns == written) == (what == 'nothing')
+        assert (file.stat().st_ino == written) == (what == 'nothing')
 
 
 def test_a_cache_of_an_earlier_format_is_made_again(tmp_path):
@@ -335,7 +336,7 @@ def server():
             self.do_HEAD()
             self.wfile.write(content[:len(content) // 2])
             if self.broken.is_set(): return
-            for _ in range(600):
+            for _ in range(10 * BOUND):
                 if self.slow.is_set(): time.sleep(.1)
             try: self.wfile.write(content[len(content) // 2:])
             except OSError: pass
@@ -364,11 +365,9 @@ def start(facts, cache):
 
 
 def wait_for(condition, process):
-    for _ in range(600):
-        if condition(): return
-        assert process.poll() is None, process.communicate()
-        time.sleep(.05)
-    raise AssertionError('it did not come')
+    "Wait for a condition while a process runs"
+    wait_until(lambda: condition() or process.poll() is not None, 'the download had begun')
+    assert process.poll() is None, process.communicate()
 
 
 def test_a_download_that_breaks_off(server, tmp_path):
@@ -379,26 +378,26 @@ def test_a_download_that_breaks_off(server, tmp_path):
         process = start(facts, tmp_path)
         wait_for(arrived, process)
         process.send_signal(sign)
-        process.communicate(timeout=60)
+        process.communicate(timeout=BOUND)
         assert process.returncode != 0
         found = list(tmp_path.iterdir())
         assert len(found) == left and all(re.fullmatch(r'\..*\.part', p.name) for p in found)          # nothing that looks whole
     handler.slow.clear()
     handler.broken.set()
     process = start(facts, tmp_path)
-    said = process.communicate(timeout=120)[1].splitlines()[-1]
+    said = process.communicate(timeout=BOUND)[1].splitlines()[-1]
     assert process.returncode == 1 and said.startswith('CIFAR10 could not be downloaded (') and 'pass root=' in said
     handler.broken.clear()
     os.utime(found[0], (0, 0))                                                    # what was killed long ago is cleared away
     process = start(facts, tmp_path)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=BOUND)
     assert process.returncode == 0, err
     assert out.split(maxsplit=3)[0] == '50000' and 'class 3' in out and json.loads(out[out.index('['):]) == [20. * c for c in range(10)]
     assert '100%' in err                                                          # a bar was shown
     assert [p.name for p in tmp_path.iterdir()] == ['cifar10.safetensors']
     shutdown()
     process = start(facts, tmp_path)
-    assert process.communicate(timeout=120)[0] == out                             # no network needed any more
+    assert process.communicate(timeout=BOUND)[0] == out                             # no network needed any more
 
 
 def test_files_that_torchvision_has_already(server, tmp_path, monkeypatch):
@@ -442,21 +441,39 @@ def many_pictures(tmp_path):
     return tmp_path/'pictures'
 
 
+DECODE = """
+import sys
+from sparse_lth import data
+opened, count = data._opened, 0
+def opened_until(*args):
+    "As before, but wait at the image of a number"
+    global count
+    count += 1
+    if count == int(sys.argv[3]):
+        print('in the midst', flush=True)
+        sys.stdin.readline()
+    return opened(*args)
+data._opened = opened_until
+data.image_folder(sys.argv[1], cache=sys.argv[2])
+"""
+
+
 @pytest.mark.parametrize('sign', [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_while_decoding(many_pictures, tmp_path, sign):
-    code = f"from sparse_lth.data import image_folder; print('go', flush=True); image_folder({str(many_pictures)!r}, cache={str(tmp_path/'cache')!r})"
-    run = lambda: subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
-    process = run()
-    assert process.stdout.readline() == 'go\n'
-    said = ''
-    while ' images/s' not in said: said += process.stderr.read(20)                # the bar has begun
+    "At an image in the midst, where the process waits to be interrupted"
+    listen = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
+    pipes = dict.fromkeys(('stdin', 'stdout', 'stderr'), subprocess.PIPE)
+    def run(stop_at):
+        command = [sys.executable, '-c', DECODE, many_pictures, tmp_path/'cache', str(stop_at)]
+        return subprocess.Popen(command, text=True, preexec_fn=listen, **pipes)
+    process = run(stop_at=3000)
+    assert process.stdout.readline() == 'in the midst\n'
     process.send_signal(sign)
-    process.communicate(timeout=60)
+    assert 'decoding:' in process.communicate(timeout=BOUND)[1]                   # the bar
     assert process.returncode != 0
     assert not (tmp_path/'cache').exists() or list((tmp_path/'cache').iterdir()) == []
-    process = run()
-    process.communicate(timeout=120)
+    process = run(stop_at=0)
+    process.communicate(timeout=BOUND)
     assert process.returncode == 0
     file, = (tmp_path/'cache').iterdir()
     assert load(file)['x'].shape == (4000, 3, 64, 64)
@@ -469,7 +486,7 @@ def test_a_cache_on_a_full_disk(many_pictures, tmp_path):
     disk.mkdir()
     program.write_text(f"import os, sys\nfrom sparse_lth.core import SparseLTHError\nfrom sparse_lth.data import image_folder\ntry: image_folder({str(many_pictures)!r}, cache={str(disk)!r}, progress=False)\n"
                        f"except SparseLTHError as e: print(e, os.listdir({str(disk)!r}))")
-    done = subprocess.run(['unshare', '-rm', 'sh', '-c', f'mount -t tmpfs -o size=1m tmpfs {disk} && {sys.executable} {program}'], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(['unshare', '-rm', 'sh', '-c', f'mount -t tmpfs -o size=1m tmpfs {disk} && {sys.executable} {program}'], capture_output=True, text=True, timeout=BOUND)
     assert 'No space left on device' in done.stdout and 'make room or choose another folder' in done.stdout and done.stdout.endswith('[]\n'), done
 
 
@@ -520,7 +537,7 @@ except SparseLTHError as e: print(e)
 def test_memory_that_runs_out_although_it_is_free(tmp_path):
     "A limit on the addresses of a process is seen by no measure of free memory"
     plant(tmp_path/'pets', 'train/cat|100png;train/dog|100png;test/cat|100png;test/dog|100png')         # 400 MB
-    done = subprocess.run([sys.executable, '-c', SCARCE, tmp_path/'pets'], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, '-c', SCARCE, tmp_path/'pets'], capture_output=True, text=True, timeout=BOUND)
     said = r"(The memory ran out while '.*pets' was read|'.*pets' needs at least .*): use fewer images, .*size=\.\n"
     assert re.fullmatch(said, done.stdout), done
 
@@ -545,7 +562,7 @@ def test_no_more_memory_than_was_asked_for(tmp_path, seed, copies):
             Image.radial_gradient('L').resize((400, 400)).convert('RGB').save(place/'0.png')
             for i in range(1, 200): os.link(place/'0.png', place/f'{i}.png')
     for _ in range(2):
-        done = subprocess.run([sys.executable, '-c', MEMORY, tmp_path/'pictures', tmp_path/'cache', str(seed)], capture_output=True, text=True, timeout=300)
+        done = subprocess.run([sys.executable, '-c', MEMORY, tmp_path/'pictures', tmp_path/'cache', str(seed)], capture_output=True, text=True, timeout=BOUND)
         assert .9 < float(done.stdout) < copies, done
 
 
@@ -590,15 +607,20 @@ def test_a_damaged_archive_is_never_taken_for_a_smaller_dataset(tmp_path):
 def test_killed_while_saving(tmp_path):
     "What is there is whole, and what was left behind can be told"
     program = f"import torch\nfrom sparse_lth.core import save\ntree = {{'x': torch.ones(200_000_000, dtype=torch.uint8)}}\nprint('go', flush=True)\nwhile True: save({str(tmp_path/'x.safetensors')!r}, tree)"
-    rng = np.random.default_rng(0)
-    for _ in range(6):
+    parts = lambda: [p.name for p in tmp_path.iterdir() if PART.fullmatch(p.name)]
+    def halted(process, so_far):
+        "Stop a process and tell whether it is writing; if not, let it go on"
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)                                     # it has stopped
+        if len(parts()) > so_far: return True
+        process.send_signal(signal.SIGCONT)
+    for kills in range(6):
         process = subprocess.Popen([sys.executable, '-c', program], stdout=subprocess.PIPE, text=True)
         assert process.stdout.readline() == 'go\n'
-        time.sleep(rng.uniform(.05, 1))
+        wait_until(lambda: halted(process, kills), 'a process was caught while it writes')
         process.kill()
         process.wait()
-    left = {p.name for p in tmp_path.iterdir()} - {'x.safetensors'}
-    assert left and all(PART.fullmatch(name) for name in left)
+    assert len(parts()) == 6 and {p.name for p in tmp_path.iterdir()} <= {*parts(), 'x.safetensors'}
     if (tmp_path/'x.safetensors').exists(): assert load(tmp_path/'x.safetensors')['x'].sum() == 200_000_000
 
 
@@ -606,5 +628,5 @@ def test_many_at_once(many_pictures, tmp_path):
     "Processes that decode one folder into one cache do not disturb each other"
     code = f"from sparse_lth.data import image_folder; d = image_folder({str(many_pictures)!r}, cache={str(tmp_path/'cache')!r}, progress=False); print(len(d.train_x), d.classes)"
     processes = [subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
-    for p in processes: assert p.communicate(timeout=120) == ("2000 ('cat', 'dog')\n", ''), p.returncode
+    for p in processes: assert p.communicate(timeout=BOUND) == ("2000 ('cat', 'dog')\n", ''), p.returncode
     assert len(list((tmp_path/'cache').iterdir())) == 1

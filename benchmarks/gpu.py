@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sparse_lth.core import derived_seed
-from sparse_lth.cuda import cuda_graph, fit_graph, recorded, _begin_group, _captured, _fill
+from sparse_lth.core import cuda_settings, derived_seed
+from sparse_lth.cuda import console_cuda, cuda_graph, fit_graph, recorded, _ready
 from sparse_lth.data import Batches, digits, image_folder
 from sparse_lth.models import ResNet20, init_state
 from sparse_lth.stats import sign_flip_test
@@ -52,12 +52,11 @@ def replays(at, n, images, keep, **how):
     model = ResNet20(at.width).to(at.device)
     states = [init_state(model, s) for s in range(n)]
     jobs = [(state, images, masks_of(model), s, None) for s, state in enumerate(states)]
-    g = _begin_group(model, jobs, TrainConfig(1, .02, augment=True, batch_size=at.batch, **how), (), range(n), keep)
-    _fill(g, 0)
-    g.replay = _captured(g, at.capture)
+    config = TrainConfig(1, .02, augment=True, batch_size=at.batch, **how)
+    g, replay = _ready(model, jobs, config, (), range(n), at.capture, keep)
     def steps(k):
         g.at.zero_()
-        for _ in range(k): g.replay()
+        for _ in range(k): replay()
     return steps
 
 
@@ -171,7 +170,7 @@ def without_gpu(path):
 def measure(at, path, out):
     "All parts, written as they come"
     report = json.loads(out.read_text()) if out.exists() else {}
-    if report.get('device') != report_name(at): report = dict(what=measure_what, device=report_name(at), torch=torch.__version__, cudnn=torch.backends.cudnn.version())
+    if report.get('device') != report_name(at): report = dict(what=measure_what, device=report_name(at), torch=torch.__version__, cuda=torch.version.cuda, cudnn=torch.backends.cudnn.version(), settings=cuda_settings())
     for name, part in [('ceilings', lambda: ceilings(at)), ('step', lambda: step(at)), ('many', lambda: many(at)), ('epoch', lambda: epoch(at, report['ceilings'])),
                        ('accuracy', lambda: accuracy(at, path, **at.short))]:
         if name in report: continue
@@ -182,7 +181,7 @@ def measure(at, path, out):
     return report
 
 
-measure_what = ('ResNet-20, sparsity 0.9, batch 128, random images 3x32x32 with crops and flips; in turn, CUDA events; cudnn.benchmark on, TF32 as PyTorch sets it; '
+measure_what = ('ResNet-20, sparsity 0.9, batch 128, random images 3x32x32 with crops and flips; in turn, CUDA events; the settings of the console, TF32 as PyTorch sets it; '
                 'the plain loop prunes with torch.nn.utils.prune, has its batch ready, and fetches the loss in every step')
 
 if __name__ == '__main__':
@@ -195,8 +194,7 @@ if __name__ == '__main__':
     a = parser.parse_args()
     cpu = a.cpu or a.quick
     if not cpu and not torch.cuda.is_available(): without_gpu(a.data); raise SystemExit
-    torch.backends.cudnn.benchmark = True
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, console_cuda():
         out = Path(folder)/'gpu.json' if cpu else a.out
         if a.again: out.unlink(missing_ok=True)
         report = measure(settings(cpu), a.data, out)

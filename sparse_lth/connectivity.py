@@ -13,7 +13,7 @@ from numbers import Integral, Real
 from types import SimpleNamespace
 import matplotlib, matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
 from torch import nn, Tensor
-from .core import INK, SparseLTHError, check_state, mode
+from .core import INK, SparseLTHError, check_state, mode, out_of_memory
 from .data import Batches, Data
 from .matching import _inputs_of
 from .training import evaluate, _check_fits
@@ -47,7 +47,7 @@ def reset_bn_stats(
         _put_back((m, old) for m, _, old in before if not m.num_batches_tracked)                  # no batch came there
     except BaseException as e:
         _put_back((m, old) for m, _, old in before)
-        if not isinstance(e, (RuntimeError, ValueError)) or isinstance(e, torch.cuda.OutOfMemoryError): raise
+        if not isinstance(e, (RuntimeError, ValueError)) or out_of_memory(e): raise
         raise SparseLTHError(f"The model does not run on these batches ({str(e).splitlines()[0]}): pass batches as it was trained on, of two or more.") from e
     finally:
         for m, momentum, _ in before: m.momentum = momentum

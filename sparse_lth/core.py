@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ROLES', 'PART', 'LINES', 'INK', 'LABELS', 'STYLE', 'SparseLTHError', 'NotWritten', 'check_seed', 'derived_seed',
            'seeded', 'generators', 'check_masks', 'check_state', 'apply_masks', 'layer_weights', 'sparsity', 'mode',
-           'check_device', 'import_torchvision', 'part_name', 'whole_file', 'write_whole', 'checksum', 'save', 'load',
-           'load_with_facts', 'use_style']
+           'check_device', 'out_of_memory', 'cuda_settings', 'cuda_set', 'import_torchvision', 'part_name',
+           'whole_file', 'write_whole', 'checksum', 'save', 'load', 'load_with_facts', 'use_style']
 
 # %% ../nbs/00_core.ipynb #4483c5a7
 import hashlib, json, os, re, secrets, shutil, sys
@@ -163,6 +163,55 @@ def check_device(
         raise SparseLTHError(f"The device is '{device}', but this PyTorch sees {n or 'no'} CUDA device{'s' * (n != 1)}: use 'cpu', or "
                              "install a CUDA build of PyTorch.")
     return device
+
+# %% ../nbs/00_core.ipynb #8ae7a945
+_FULL = 'out of memory', 'ALLOC_FAILED', "can't allocate memory"
+
+def out_of_memory(
+    error:BaseException, # or None
+)->bool:
+    "Whether an error, or the one that it was raised from, says that memory ran out, a GPU's or the machine's"
+    if error is None: return False
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)): return True
+    said = isinstance(error, RuntimeError) and any(words in str(error) for words in _FULL)
+    return said or out_of_memory(error.__cause__)
+
+# %% ../nbs/00_core.ipynb #e2bf5962
+def _precisions():
+    "Where PyTorch keeps the precision of convolutions and products: before version 2.9, and since then, or None"
+    old = dict(convolutions=torch.backends.cudnn, products=torch.backends.cuda.matmul)
+    convolutions = getattr(torch.backends.cudnn, 'conv', None)
+    new = dict(convolutions=convolutions, products=convolutions and torch.backends.cuda.matmul)
+    return {name: (old[name], new[name]) for name in old}
+
+def cuda_settings()->dict: # by name
+    "The settings that decide how a GPU computes"
+    precision = lambda old, new: new.fp32_precision if new else 'tf32' if old.allow_tf32 else 'ieee'
+    return dict(benchmark=torch.backends.cudnn.benchmark, deterministic=torch.backends.cudnn.deterministic,
+                algorithms=torch.are_deterministic_algorithms_enabled(),
+                **{name: precision(*places) for name, places in _precisions().items()})
+
+# %% ../nbs/00_core.ipynb #cfa5cf05
+@contextmanager
+def cuda_set(
+    **settings, # some of those that cuda_settings tells
+):
+    "Other settings for a GPU for the length of a `with` block"
+    before = cuda_settings()
+    if unknown := settings.keys() - before.keys():
+        raise SparseLTHError(f"A GPU has no setting {', '.join(sorted(unknown))} here, "
+                             f"expected some of {', '.join(before)}.")
+    _set_cuda(settings)
+    try: yield
+    finally: _set_cuda({name: before[name] for name in settings})
+
+def _set_cuda(settings):
+    for name in settings.keys() & {'benchmark', 'deterministic'}: setattr(torch.backends.cudnn, name, settings[name])
+    if 'algorithms' in settings: torch.use_deterministic_algorithms(settings['algorithms'])
+    for name, (old, new) in _precisions().items():
+        if name not in settings: continue
+        old.allow_tf32 = settings[name] == 'tf32'                         # sets the new place too, so that both agree
+        if new and new.fp32_precision != settings[name]: new.fp32_precision = settings[name]
 
 # %% ../nbs/00_core.ipynb #2a14df46
 def import_torchvision():

@@ -111,7 +111,7 @@ def digits(
     check_seed(seed)
     raw = load_digits()
     x, y = torch.tensor(raw.images, dtype=torch.float32)[:, None] / 16, torch.tensor(raw.target, dtype=torch.int64)
-    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(y), generator=torch.Generator('cpu').manual_seed(seed), device='cpu').to(y.device)
     test, train = order[:500], order[500:]
     return Data(x[train], y[train], x[test], y[test], 10, mean=float(x[train].mean()), std=float(x[train].std()))
 
@@ -191,13 +191,13 @@ class _Draws:
     def order(self, epoch:int)->Tensor:
         "The image numbers of an epoch, batch after batch"
         if not self.shuffle: return torch.arange(len(self.x), device=self.x.device)
-        g = torch.Generator().manual_seed(derived_seed(self.seed, 'epoch', epoch))
-        return torch.randperm(len(self.x), generator=g)[:len(self) * self.batch_size].to(self.x.device)
+        g = torch.Generator('cpu').manual_seed(derived_seed(self.seed, 'epoch', epoch))
+        return torch.randperm(len(self.x), generator=g, device='cpu')[:len(self) * self.batch_size].to(self.x.device)
 
     def crops(self, epoch:int)->tuple[Tensor,Tensor,Tensor]:
         "Top, left and flip of each image in that order, see `crop_and_flip`"
-        g, n = torch.Generator().manual_seed(derived_seed(self.seed, 'augment', epoch)), len(self.x)
-        top, left, flip = (torch.randint(high, (n,), generator=g) for high in (9, 9, 2))
+        g, n = torch.Generator('cpu').manual_seed(derived_seed(self.seed, 'augment', epoch)), len(self.x)
+        top, left, flip = (torch.randint(high, (n,), generator=g, device='cpu') for high in (9, 9, 2))
         return tuple(v.to(self.x.device) for v in (top, left, flip.bool()))
 
 # %% ../nbs/02_data.ipynb #1c775926
@@ -623,7 +623,7 @@ def _differs(name, shape, first, expected):
 
 # %% ../nbs/02_images.ipynb #4de4e60e
 def _shuffled(items, seed=0):
-    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(items), generator=torch.Generator('cpu').manual_seed(seed), device='cpu')
     return [items[i] for i in order.tolist()]
 
 def _read(path, names, test, channels, size, progress, copies):
@@ -667,12 +667,12 @@ def _split(x, y, classes, seed, share, path):
     "Images and labels of both splits, at random within each class"
     if seed is None: raise NoSplit(f"'{path}' has no folders train and test, so it is split at random: pass seed=0, or another whole number.")
     check_seed(seed)
-    test, g = torch.zeros(len(y), dtype=torch.bool), torch.Generator().manual_seed(seed)
+    test, g = torch.zeros(len(y), dtype=torch.bool), torch.Generator('cpu').manual_seed(seed)
     for c, name in enumerate(classes):
         mine = (y == c).nonzero().flatten()
         n = max(1, round(share * len(mine)))
         if n == len(mine): raise SparseLTHError(f"'{path}' has {n} image{'s' * (n > 1)} of class {name!r}, too few for test_share={share}: add some, or ask for less.")
-        test[mine[torch.randperm(len(mine), generator=g)[:n]]] = True
+        test[mine[torch.randperm(len(mine), generator=g, device='cpu')[:n]]] = True
     return x[~test], y[~test], x[test], y[test]
 
 # %% ../nbs/02_images.ipynb #d70c48ea

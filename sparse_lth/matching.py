@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import fx, nn, Tensor
 from scipy.optimize import linear_sum_assignment
-from .core import SparseLTHError, check_seed, mode
+from .core import SparseLTHError, check_seed, cuda_set, mode, out_of_memory
 from .symmetry import PermSpec, SpecError, identity_perms, permute, trace_graph, _expect
 
 # %% ../nbs/07_matching.ipynb #bd46026e
@@ -218,6 +218,7 @@ def _gather(places, sizes, model_a, model_b, batches, moments_class, autocast):
             seen_a.clear(), seen_b.clear()
             try: run_a(x), run_b(x)
             except RuntimeError as e:
+                if out_of_memory(e): raise
                 raise SparseLTHError(f"The models do not run on a batch of shape {tuple(x.shape)} ({str(e).splitlines()[0]}): pass batches as "
                                      "they were trained on.") from e
             for key in list(seen_b): moments[key].add(torch.cat(seen_b.pop(key)), torch.cat(seen_a.pop(key)))
@@ -229,10 +230,7 @@ def _precision(stack, device, autocast):
     "Autocast if asked for; otherwise, on a GPU, convolutions and products in full float32"
     stack.enter_context(torch.autocast(device.type, dtype=autocast, enabled=autocast is not None))
     if device.type != 'cuda' or autocast is not None: return
-    stack.enter_context(torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, deterministic=True, allow_tf32=False))
-    before = torch.backends.cuda.matmul.allow_tf32
-    stack.callback(setattr, torch.backends.cuda.matmul, 'allow_tf32', before)
-    torch.backends.cuda.matmul.allow_tf32 = False
+    stack.enter_context(cuda_set(benchmark=False, deterministic=True, convolutions='ieee', products='ieee'))
 
 # %% ../nbs/07_matching.ipynb #8103bbcf
 def _inputs_of(batches, model_a, model_b):
@@ -301,10 +299,11 @@ def match_weights(
     _expect(spec=(spec, PermSpec), state_a=(state_a, dict), state_b=(state_b, dict))
     check_seed(seed)
     places = _weight_places(spec, state_a, state_b)
-    generator, match, gain, improved = torch.Generator().manual_seed(seed), Match(identity_perms(spec), {}), {}, True
+    generator = torch.Generator('cpu').manual_seed(seed)
+    match, gain, improved = Match(identity_perms(spec), {}), {}, True
     while improved:
         improved, groups = False, list(spec.groups)
-        for i in torch.randperm(len(groups), generator=generator).tolist():
+        for i in torch.randperm(len(groups), generator=generator, device='cpu').tolist():
             g, before = groups[i], match.perms[groups[i]]
             c = _weight_products(spec, g, places[g], match.perms, state_b, state_a)
             now = c.gather(1, before[:, None]).mean().item()
@@ -320,7 +319,8 @@ def _weight_products(spec, group, places, perms, state_b, state_a, cosine=False)
     "Inner products, or cosines, of the weights of all pairs of units, A's other groups in B's order: (units of B, units of A)"
     pairs = []
     for name, axis in places:
-        moved = permute(spec, {**perms, group: torch.arange(spec.sizes[group])}, {name: state_a[name]})[name]
+        unmoved = torch.arange(spec.sizes[group], device='cpu')
+        moved = permute(spec, {**perms, group: unmoved}, {name: state_a[name]})[name]
         pairs.append([_unit_features(spec, group, name, axis, t) for t in (state_b[name], moved)])
     f_b, f_a = (torch.cat(f, 1) for f in zip(*pairs))
     if cosine: f_b, f_a = (torch.nn.functional.normalize(f, dim=1) for f in (f_b, f_a))

@@ -118,11 +118,12 @@ def init_state(
 def _draw_weights(model, seed, small_head):
     "He's weights for all layers; with a small head also its smaller last layer, and zero biases"
     layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator('cpu').manual_seed(seed)
     for m in layers:
         fan_in = m.weight.numel() // (m.out_features if isinstance(m, nn.Linear) else m.out_channels)
         gain = 1 if small_head and m is layers[-1] else 2
-        m.weight.copy_(torch.randn(m.weight.shape, generator=generator) * math.sqrt(gain / fan_in))
+        noise = torch.randn(m.weight.shape, generator=generator, dtype=torch.float32, device='cpu')
+        m.weight.copy_(noise * math.sqrt(gain / fan_in))
         if m.bias is not None and small_head: m.bias.zero_()
 
 

@@ -312,18 +312,21 @@ def as_released(study:Study)->Study:
     return replace(study, **usual, **configs, **_RELEASED.get(study.model, {}))
 
 # %% ../nbs/14_study_run.ipynb #bad0a30e
-import contextlib, copy, ctypes, importlib.metadata, io, math, platform, shutil, signal, subprocess, sys, tempfile, threading, time, warnings
+import contextlib, copy, ctypes, gc, importlib.metadata, io, math, platform, shutil, signal, subprocess, sys, tempfile
+import threading, time, warnings
 from collections import OrderedDict
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from functools import partial
+from functools import cache, partial
 from types import SimpleNamespace
 import torch
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 from . import __version__
 from torch import fx
-from .core import PART, NotWritten, apply_masks, check_device, checksum, derived_seed, load_with_facts, save, sparsity, write_whole
+from .core import (
+    PART, NotWritten, apply_masks, check_device, checksum, cuda_set, cuda_settings, derived_seed, load_with_facts,
+    out_of_memory, save, sparsity, write_whole)
 from .cuda import cuda_graph, fit_graph, graph_size, obstacle
 from .data import DATASETS, PAPER_STATS, Batches, Data, NoSplit, digits, load_data
 from .matching import match_activations
@@ -400,6 +403,7 @@ def _workplace(study, store, device, data, workers, checkpoint, states, progress
     ordered = sorted(every, key=lambda j: (order.get(j.about['start'], 4), -_cost(study, j)))
     return SimpleNamespace(study=study, store=store, device=device, given=data, workers=workers, checkpoint=checkpoint, states=states, show=progress, parent=parent,
                            tell=tell or (lambda text: warnings.warn(text, stacklevel=4)), jobs=ordered, open=ordered,
+                           said=set(),
                            makes={j.key: makes(j) for j in every}, locks={j.key: j.lock for j in every}, images={}, models={}, specs={}, trainers={}, kept=OrderedDict(), room=_MEMORY, lost=set(), stop=False,
                            graphs=graphs, capture=cuda_graph if graphs and device.type == 'cuda' else None, provenance=_provenance(device), advance=lambda group, epochs: None, settle=lambda todo: None)
 
@@ -472,14 +476,28 @@ def _record(w, job, state, masks, model, data):
     return job.about | dict(true_sparsity=sparsity(masks, model) if masks else 0., test_accuracy=accuracy, test_loss=loss, scale=w.study.scale) | changed_options(w.study, job.about['start']) | dict(config_hash=job.key)
 
 def _provenance(device):
-    "Where and when"
-    root, commit = Path(globals().get('__file__', '.')).resolve().parents[1], None
-    if (root/'.git').exists() and shutil.which('git'):
-        asked = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=root, capture_output=True, text=True)
-        commit = asked.stdout.strip() or None
+    "Where, and with what"
+    on_gpu = device.type == 'cuda'
     versions = {n: importlib.metadata.version(n) for n in ('torch', 'numpy', 'scipy')}
-    return dict(device=torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu', threads=torch.get_num_threads(),
-                versions={'sparse_lth': __version__, 'python': platform.python_version()} | versions, commit=commit)
+    libraries = dict(version=torch.version.cuda, cudnn=torch.backends.cudnn.version())
+    return dict(device=torch.cuda.get_device_name(device) if on_gpu else 'cpu', threads=torch.get_num_threads(),
+                versions={'sparse_lth': __version__, 'python': platform.python_version()} | versions,
+                cuda=libraries | cuda_settings() if on_gpu else None) | _checkout()
+
+@cache
+def _checkout():
+    "The commit of this checkout, and whether tracked files differ from it; asked once by each process"
+    root = Path(globals().get('__file__', '.')).resolve().parents[1]
+    return _commit_of(root)
+
+def _commit_of(root):
+    "Commit of a checkout, and whether tracked files differ from it; None where there is no git to ask"
+    if not ((root/'.git').exists() and shutil.which('git')): return dict(commit=None, dirty=None)
+    start = dict(cwd=root, capture_output=True, text=True)
+    git = lambda *words: subprocess.run(['git', '--no-optional-locks', *words], **start)
+    commit, changes = git('rev-parse', 'HEAD'), git('status', '--porcelain', '--untracked-files=no')
+    dirty = None if changes.returncode else bool(changes.stdout.strip())
+    return dict(commit=commit.stdout.strip() or None, dirty=dirty)
 
 def _lines(path):
     "The records of a file by their hash, the last of each; and whether every line was a record of its own"
@@ -720,23 +738,48 @@ def _trainer(w, job):
         model, data = _model(w, job), _images(w, _split_of(job))
         state = model.state_dict()
         if _stackable(model, [state], [data], job.config): w.trainers[key] = fit_many, stack_size(state)
-        elif w.capture and obstacle(model, data, job.config) is None: w.trainers[key] = partial(fit_graph, capture=w.capture), graph_size(state)
+        elif w.capture and obstacle(model, data, job.config) is None:
+            w.trainers[key] = partial(fit_graph, capture=w.capture, tell=partial(_heed, w, key)), graph_size(state)
         else: w.trainers[key] = fit_many, 1
     return w.trainers[key]
+
+def _heed(w, key, text, networks):
+    "Take to heart what `fit_graph` tells, for the groups to come, and tell it once"
+    if networks is None: w.capture, w.trainers = None, {}                     # after a broken capture no other is tried
+    elif networks: w.trainers[key] = w.trainers[key][0], networks
+    else: w.trainers[key] = fit_many, 1
+    _tell_once(w, text)
+
+def _tell_once(w, text):
+    if text not in w.said: w.tell(text)
+    w.said.add(text)
 
 # %% ../nbs/14_study_run.ipynb #31489048
 def _do(w, group):
     "Do some jobs; what goes wrong with one is noted, and stops neither the others nor the run"
-    start, failed = time.perf_counter(), None
+    start, failed, full = time.perf_counter(), None, False
     try: made = _work_on(w, group)
     except (_Damaged, NotWritten): raise
-    except Exception as e: failed = type(e).__name__, f'{type(e).__name__}: {e}'              # not e itself, which would keep all tensors of the group
-    if failed and len(group) > 1: return [r for j in group for r in _do(w, [j])]              # find out whose fault it is
+    except Exception as e:                                     # not to be kept, since it keeps all tensors of the group
+        failed, full = (type(e).__name__, f'{type(e).__name__}: {e}'), out_of_memory(e)
+    if failed and len(group) > 1:
+        parts = _halves(w, group) if full else [[j] for j in group]           # make room, or find out whose fault it is
+        return [r for part in parts for r in _do(w, part)]
     seconds, records = (time.perf_counter() - start) / len(group), []
     for j in group:
         if failed or isinstance(made[j.key], str): _fail(w, j, *(failed or ('Diverged', made[j.key])))
         else: records.append(_keep(w, j, *made[j.key], seconds))
     return [r for r in records if r]
+
+def _halves(w, group):
+    "Two groups in place of one for which memory was too small; later ones of that kind are no larger"
+    gc.collect()
+    torch.cuda.empty_cache()
+    size, key = math.ceil(len(group) / 2), (group[0].about['width'], group[0].config)
+    if key in w.trainers: w.trainers[key] = w.trainers[key][0], min(size, w.trainers[key][1])
+    _tell_once(w, f"{len(group)} networks of width {key[0]} have no room in memory at once: "
+                  f"{size} at a time are tried.")
+    return group[:size], group[size:]
 
 # %% ../nbs/14_study_run.ipynb #c8f08429
 def _loop(w):
@@ -864,7 +907,8 @@ def _bar(w):
 def _helpers(w):
     "Other processes that work on the same study for the length of a `with` block"
     told = dict(study=asdict(w.study), store=str(w.store.resolve()), device=str(w.device), data=None if w.given is None else str(w.given), workers=w.workers, checkpoint=w.checkpoint,
-                states=w.states, threads=torch.get_num_threads(), parent=os.getpid(), graphs=w.graphs, benchmark=torch.backends.cudnn.benchmark)
+                states=w.states, threads=torch.get_num_threads(), parent=os.getpid(), graphs=w.graphs,
+                cuda=cuda_settings())
     command = [sys.executable, '-c', 'from sparse_lth.study import _help; _help()', json.dumps(told)]
     with contextlib.ExitStack() as stack:
         logs = [stack.enter_context(tempfile.TemporaryFile('w+')) for _ in range(w.workers - 1)]
@@ -878,7 +922,9 @@ def _helpers(w):
             for p in helpers: _wait_for(p)
         for p, log in zip(helpers, logs):
             log.seek(0)
-            if said := log.read().strip(): w.tell(f'A helper said: {said}')
+            new = [line for line in log.read().strip().splitlines() if line not in w.said]
+            if new: w.tell('A helper said: ' + '\n'.join(new))
+            w.said.update(new)
 
 def _listen(w, lines):
     "Take a helper's progress into the bar: keys of jobs, and epochs"
@@ -908,8 +954,11 @@ def _help():
     "What a helper does"
     told = json.loads(sys.argv[1])
     torch.set_num_threads(told['threads'])
-    torch.backends.cudnn.benchmark = told['benchmark']
     keep_memory()
+    with cuda_set(**told['cuda']): _help_with(told)
+
+def _help_with(told):
+    "Work on what another process has told"
     tell = lambda text: sys.stderr.write(f'{text}\n')
     w = _workplace(study_from(told['study']), Path(told['store']), torch.device(told['device']), told['data'], told['workers'], told['checkpoint'], told['states'], False, tell, told['parent'], told['graphs'])
     def advance(group, epochs):
@@ -1165,6 +1214,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from .core import LABELS, STYLE
+from .cuda import console_cuda
 from .plots import plot_rewinds, plot_sparsity
 from .stats import (by_start, check_complete, conclusion, describe, family_table, family_tests, holm,
                               name_seeds, readable, share_recovered, study_table, tell_share, welch,
@@ -1629,6 +1679,8 @@ def _run_options(p):
     add('--retry', action='store_true', help='try jobs again whose loss was not finite')
     add('--quiet', action='store_true', help='show no bar')
     add('--no-graphs', action='store_true', help='on a GPU, train networks one after another instead of several in one CUDA graph')
+    add('--deterministic', action='store_true',
+        help='on a GPU, only algorithms that give the same bits each time: slower, and an error where PyTorch has none')
     add('--no-states', action='store_true', help='keep only the records of networks whose weights nothing else needs')
 
 def _survey_options(p, name):
@@ -1711,17 +1763,25 @@ def _run(a, study, data, store):
     if a.threads < 1: raise SparseLTHError(f"--threads is {a.threads}, expected a whole number from 1.")
     _check_run(study, data, a.workers, a.checkpoint)
     device = _device(a)
+    on_gpu = device.type == 'cuda'
+    settings = console_cuda(a.deterministic) if on_gpu else contextlib.nullcontext()
     torch.set_num_threads(a.threads)
-    if device.type == 'cuda': torch.backends.cudnn.benchmark = True
     keep_memory()
     todo = plan(study, store).loc['all']
     print(f"{study.model} on {dataset_name(study.dataset)}, width {', '.join(map(str, study.widths))}, {len(study.seeds)} seed(s); {device}, {a.workers} process(es) of {a.threads} thread(s); store {store}")
     print(f"{todo['jobs']} jobs, {todo['done']} of them done; {todo['epochs left']} of {todo['epochs']} epochs to train", flush=True)
+    if on_gpu: print(_ON_GPU[a.deterministic], flush=True)
     last = store/'studies'/f'{a.preset}.json'
     if a.preset in PRESETS and last.exists() and _read_study(last) != study: print(f'This is another study than the one last run here under the name {a.preset}: repeat its options to go on with that.', flush=True)
     tell = lambda text: tqdm.write(f'sparse-lth: {text}', file=sys.stderr)
     remember = lambda: write_whole(store/'studies'/f'{a.preset}.json', json.dumps(asdict(study), indent=1) + '\n') if a.preset in PRESETS else None
-    return run(study, store, device=device, data=data, workers=a.workers, checkpoint=a.checkpoint, retry=a.retry, states=not a.no_states, graphs=not a.no_graphs, progress=not a.quiet, tell=tell, begun=remember)
+    with settings:
+        return run(study, store, device=device, data=data, workers=a.workers, checkpoint=a.checkpoint, retry=a.retry,
+                   states=not a.no_states, graphs=not a.no_graphs, progress=not a.quiet, tell=tell, begun=remember)
+
+_ON_GPU = {False: 'On a GPU, with the algorithms that are fastest: another run gives close numbers, not the same bits '
+                  '(see --deterministic).',
+           True: 'On a GPU, with deterministic algorithms only: slower, and an error where PyTorch has none.'}
 
 def _reproduce(a):
     "Run, print, draw"

@@ -96,7 +96,7 @@ def mlp_spec(
 # %% ../nbs/06_symmetry.ipynb #38ab3220
 def identity_perms(spec:PermSpec)->dict[str,Tensor]:
     "The permutations that change nothing"
-    return {g: torch.arange(n) for g, n in spec.sizes.items()}
+    return {g: torch.arange(n, device='cpu') for g, n in spec.sizes.items()}
 
 def random_perms(
     spec:PermSpec,
@@ -104,8 +104,8 @@ def random_perms(
 )->dict[str,Tensor]: # int64, one per group
     "Uniformly random permutations"
     check_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    return {g: torch.randperm(n, generator=generator) for g, n in spec.sizes.items()}
+    generator = torch.Generator('cpu').manual_seed(seed)
+    return {g: torch.randperm(n, generator=generator, device='cpu') for g, n in spec.sizes.items()}
 
 # %% ../nbs/06_symmetry.ipynb #732a34ce
 def permute(
@@ -135,8 +135,8 @@ def _axis_index(row, perms):
     "Where each entry of an axis comes from"
     parts, start = [], 0
     for b in row:
-        units = torch.arange(b.size) if b.group is None else perms[b.group].cpu()
-        parts.append(start + (units[:, None] * b.inner + torch.arange(b.inner)).flatten())
+        units = torch.arange(b.size, device='cpu') if b.group is None else perms[b.group].cpu()
+        parts.append(start + (units[:, None] * b.inner + torch.arange(b.inner, device='cpu')).flatten())
         start += b.size * b.inner
     return torch.cat(parts)
 
@@ -149,7 +149,7 @@ def check_perms(spec:PermSpec, perms:dict[str,Tensor]):
         raise SpecError(f"perms are for groups {sorted(perms)}, expected {sorted(spec.sizes)}: make them with this "
                         "spec.")
     for g, p in perms.items():
-        if p.dtype != torch.int64 or not torch.equal(p.cpu().sort().values, torch.arange(spec.sizes[g])):
+        if p.dtype != torch.int64 or not torch.equal(p.cpu().sort().values, torch.arange(spec.sizes[g], device='cpu')):
             raise SpecError(f"perms['{g}'] is no permutation: expected an int64 vector holding each of "
                             f"0..{spec.sizes[g] - 1} once.")
 
@@ -236,7 +236,7 @@ def _idle(spec, forward, state, idle, tolerance):
     outputs, still = forward(state), set()
     moved_by = lambda tree: (forward(tree) - outputs).abs().max() / outputs.abs().max().clamp(min=1e-30)
     for g, n in spec.sizes.items():
-        shift, swap = torch.arange(n).roll(1), torch.arange(n)
+        shift, swap = torch.arange(n, device='cpu').roll(1), torch.arange(n, device='cpu')
         swap[:2] = swap[:2].flip(0)
         for units in shift, swap:
             own = {name: state[name] for name, _ in spec.groups[g]}
@@ -259,9 +259,9 @@ def _odd(spec, forward, states, idle, tolerance):
 
 def _randomised(model, seed):
     "Random values for every parameter and buffer, positive where a variance is expected"
-    g, state = torch.Generator().manual_seed(seed), {}
+    g, state = torch.Generator('cpu').manual_seed(seed), {}
     for name, t in model.state_dict().items():
-        noise = torch.randn(t.shape, generator=g, dtype=torch.float64).to(t.device)
+        noise = torch.randn(t.shape, generator=g, dtype=torch.float64, device='cpu').to(t.device)
         fan_in = t[0].numel() if t.ndim > 1 else 1
         state[name] = t if not t.is_floating_point() else noise.abs() + .5 if name.endswith('var') else noise / fan_in ** .5
     return state

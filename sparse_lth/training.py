@@ -17,7 +17,9 @@ from types import SimpleNamespace
 import torch, torch.nn.functional as F
 from torch import nn, Tensor
 from torch.func import functional_call
-from .core import SparseLTHError, check_masks, check_state, checksum, derived_seed, generators, load_with_facts, mode, save, seeded
+from sparse_lth.core import (
+    SparseLTHError, check_masks, check_state, checksum, derived_seed, generators, load_with_facts, mode, out_of_memory,
+    save, seeded)
 from .data import Batches, Data
 
 # %% ../nbs/04_training.ipynb #3304789d
@@ -181,6 +183,7 @@ def _check_fits(model, data, channels_last=False):
     with mode(model, False), _layout(model, channels_last):
         try: outputs = model(x)
         except RuntimeError as e:
+            if out_of_memory(e): raise
             layout = ' with channels last' if channels_last else ''
             mend = 'if it works without channels_last, write x.flatten(1) in place of x.view(...)' if channels_last else 'give its first layer that size and number of channels'
             raise SparseLTHError(f"The model can't take images of shape {shape}{layout} ({e}): {mend}.") from e
@@ -223,7 +226,7 @@ def fit(
     seed:int=0, # of the order of the batches
     resume:dict=None, # what checkpoint gave: go on from there
 )->Run:
-    "Train `model`; the same seed on the same machine and threads gives the same bits"
+    "Train `model`; on a CPU the same seed on the same machine and threads gives the same bits"
     step_hooks, epoch_hooks = _hooks(step_hooks, 'step_hooks'), _hooks(epoch_hooks, 'epoch_hooks')
     context = _begin(model, data, config, masks, snapshots, seed, resume)
     masked = (lambda: keep_masked(context.optimizer, model, masks, gradients=False)) if masks is not None else nullcontext
@@ -352,8 +355,9 @@ def checkpoint(
     "Everything needed to go on from here"
     c = context
     within = c.step > c.epoch * len(c.batches)
+    loss = c.loss if isinstance(c.loss, Tensor) else torch.tensor(c.loss, dtype=torch.float32, device='cpu')
     drawn = [g.get_state() for g in generators(c.batches.x.device)] if within else []
-    return copy.deepcopy(dict(settings=c.settings, epoch=c.epoch, step=c.step, loss=torch.as_tensor(c.loss), generators=drawn,
+    return copy.deepcopy(dict(settings=c.settings, epoch=c.epoch, step=c.step, loss=loss, generators=drawn,
                               state=_copy_state(c.model), optimizer=c.optimizer.state_dict(), traj=c.run.traj, history=c.run.history))
 
 def _check_checkpoint(saved):
@@ -556,7 +560,7 @@ def _checkpoint_of(c, i, job):
     "One network of a stack, as `checkpoint` has it"
     momenta = {n: c.optimizer.state[w]['momentum_buffer'][i].clone() for n, w in enumerate(c.stack.values()) if c.optimizer.state[w].get('momentum_buffer') is not None}
     optimizer = dict(state={n: {'momentum_buffer': m} for n, m in momenta.items()}, param_groups=c.optimizer.state_dict()['param_groups'])
-    loss = c.loss[i].clone() if isinstance(c.loss, Tensor) else torch.as_tensor(c.loss)
+    loss = c.loss[i].clone() if isinstance(c.loss, Tensor) else torch.tensor(c.loss, dtype=torch.float32, device='cpu')
     return dict(settings=_settings_of(job, c.config, c.snapshots), epoch=c.epoch, step=c.step, loss=loss, generators=[], state=_nth(c.stack, i),
                 optimizer=optimizer, traj=dict(c.runs[i].traj), history=list(c.runs[i].history), error=c.runs[i].error)
 

@@ -3,6 +3,8 @@
     python tools/gpu.py                              # every notebook with a cuda cell; ends with 'N passed, N failed'
     python tools/gpu.py nbs/04_training.ipynb        # this one
     python tools/gpu.py --cpu                        # try it without a GPU: the cuda cells are run, and find none
+
+On a GPU each notebook is run twice, with PyTorch's settings as they come and with those of the console `sparse-lth`.
 """
 import contextlib, json, re, sys, time, traceback, types
 from pathlib import Path
@@ -64,11 +66,18 @@ if __name__ == '__main__':
     except ImportError: stand_in()
     if cpu: stand_in()                                                            # so that it is tried too
     paths = [Path(n).resolve() for n in names] or [p for p in sorted((ROOT/'nbs').rglob('*.ipynb')) if any(re.match(r'#\|\s*cuda\b', c) for c in code_cells(p))]
+    from sparse_lth.cuda import console_cuda
+    settings = {'as PyTorch comes': contextlib.nullcontext, 'as the console sets it': console_cuda}
+    if cpu: del settings['as PyTorch comes']                                      # that is how every other test runs
     failed = 0
     for path in paths:
-        start = time.time()
-        try: run(path)
-        except Exception: failed += 1; traceback.print_exc()
-        print(f'{path.name}: {time.time() - start:.0f} s', flush=True)
-    print(f'{len(paths) - failed} passed, {failed} failed', flush=True)
+        for name, setting in settings.items():
+            start = time.time()
+            try:
+                with setting(): run(path)
+            except Exception:
+                failed += 1
+                traceback.print_exc()
+            print(f'{path.name}, {name}: {time.time() - start:.0f} s', flush=True)
+    print(f'{len(paths) * len(settings) - failed} passed, {failed} failed', flush=True)
     sys.exit(failed > 0)

@@ -128,6 +128,7 @@ def cuda_graph(
 )->Replay: # does the step again
     "A replay of `step` as a CUDA graph, on the current device"
     if not torch.cuda.is_available(): raise SparseLTHError("capture is cuda_graph but this PyTorch sees no CUDA device: leave capture out, or take recorded or eager.")
+    _check_place(state, torch.cuda.current_device())
     now, before = torch.cuda.current_stream(), [t.detach().clone() for t in state]
     stream, graph = _stream(torch.cuda.current_device(), 0), torch.cuda.CUDAGraph()
     stream.wait_stream(now)
@@ -139,6 +140,12 @@ def cuda_graph(
         now.wait_stream(stream)
         _restore(state, before)
     return Replay(graph.replay, step, *state, *given)
+
+def _check_place(state, device):
+    "Raise if a tensor lies elsewhere, where what is done to it would not be captured"
+    if places := {str(t.device) for t in state} - {f'cuda:{device}'}:
+        raise SparseLTHError(f"The state lies on {', '.join(sorted(places))}, but the graph is captured on "
+                             f"cuda:{device}: move it there, or capture within `with torch.cuda.device(...)`.")
 
 @cache
 def _stream(device, i):

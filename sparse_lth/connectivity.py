@@ -13,7 +13,7 @@ from numbers import Integral, Real
 from types import SimpleNamespace
 import matplotlib, matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
 from torch import nn, Tensor
-from .core import INK, SparseLTHError, check_state, mode
+from .core import INK, SparseLTHError, check_numbers, check_state, mode
 from .data import Batches, Data
 from .matching import _inputs_of
 from .training import evaluate, _check_fits
@@ -26,6 +26,8 @@ def between(
 )->dict[str,Tensor]: # all tensors are new
     "The state `(1 - alpha) A + alpha B`"
     if not isinstance(alpha, Real) or not np.isfinite(alpha): raise SparseLTHError(f"alpha is {alpha!r}, expected a number, such as .5 for half way.")
+    for state, name in (state_a, 'A'), (state_b, 'B'):
+        if isinstance(state, dict): check_numbers(state, name)
     kinds = [{n: (tuple(t.shape), t.dtype) for n, t in s.items()} if isinstance(s, dict) else s for s in (state_a, state_b)]
     if kinds[0] != kinds[1] or not isinstance(state_a, dict): raise SparseLTHError("A and B are no states with the same names, shapes and types: take two networks of one architecture.")
     mix = lambda a, b: (1 - alpha) * a + alpha * b if a.is_floating_point() or a.is_complex() else (a if alpha < .5 else b).clone()
@@ -38,6 +40,7 @@ def reset_bn_stats(
     batches, # an iterable of shuffled input batches, or of tuples that begin with one
 ):
     "Replace the running statistics of all BatchNorm layers by their means over some batches; if that fails, they are as before"
+    check_numbers(model.state_dict(), 'The model')
     norms, first = _batch_norms(model), SimpleNamespace(parameters=lambda: [next(model.parameters())])
     before = [(m, m.momentum, [t.clone() for t in (m.running_mean, m.running_var, m.num_batches_tracked)]) for m in norms]
     try:

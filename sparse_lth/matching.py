@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import fx, nn, Tensor
 from scipy.optimize import linear_sum_assignment
-from .core import SparseLTHError, check_seed, mode
+from .core import SparseLTHError, check_numbers, check_seed, mode
 from .symmetry import PermSpec, SpecError, identity_perms, permute, trace_graph, _expect
 
 # %% ../nbs/07_matching.ipynb #bd46026e
@@ -197,6 +197,7 @@ def _assign(match, group, c, ties=0):
 def _check_pair(spec, model_a, model_b):
     "The states of B and A, if spec and models belong together"
     _expect(spec=(spec, PermSpec), model_a=(model_a, nn.Module), model_b=(model_b, nn.Module))
+    for m, name in (model_a, 'model_a'), (model_b, 'model_b'): check_numbers(m.state_dict(), name)
     shapes = [{name: (tuple(t.shape), t.dtype) for name, t in m.state_dict().items()} for m in (model_a, model_b)]
     if shapes[0] != shapes[1]:
         first = next(n for n in {**shapes[0], **shapes[1]} if shapes[0].get(n) != shapes[1].get(n))
@@ -329,6 +330,7 @@ def _weight_products(spec, group, places, perms, state_b, state_a, cosine=False)
 # %% ../nbs/07_matching.ipynb #68121ce1
 def _weight_places(spec, state_a, state_b):
     "Per group, the tensors to compare; raises where weights can't be matched so"
+    for state, name in (state_a, 'state_a'), (state_b, 'state_b'): check_numbers(state, name)
     shapes = [{n: tuple(t.shape) for n, t in s.items()} for s in (state_a, state_b)]
     if shapes[0] != shapes[1]:
         first = next(n for n in {**shapes[0], **shapes[1]} if shapes[0].get(n) != shapes[1].get(n))

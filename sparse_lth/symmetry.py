@@ -11,7 +11,7 @@ from collections import namedtuple
 import torch
 from torch import nn, Tensor
 from torch.func import functional_call
-from .core import SparseLTHError, check_seed, mode
+from .core import SparseLTHError, check_numbers, check_seed, mode
 
 # %% ../nbs/06_symmetry.ipynb #8ef0465f
 class SpecError(SparseLTHError):
@@ -115,6 +115,7 @@ def permute(
 )->dict[str,Tensor]: # new tensors
     "Renumber the units of every group"
     check_perms(spec, perms)
+    check_numbers(tree, 'The tree')
     return {name: _permute_tensor(spec, perms, name, t) for name, t in tree.items()}
 
 def _permute_tensor(spec, perms, name, t):
@@ -181,6 +182,7 @@ def check_spec(
 ):
     "Raise `SpecError`, naming the group, unless the spec is a symmetry of the model"
     _expect(spec=(spec, PermSpec), model=(model, nn.Module))
+    check_numbers(model.state_dict(), 'The model')
     twin = copy.deepcopy(model).double()
     if set(twin.state_dict()) != set(spec.axes):
         raise SpecError(f"The spec and the model differ in {sorted(set(twin.state_dict()) ^ set(spec.axes))}: list "

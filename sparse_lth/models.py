@@ -115,7 +115,7 @@ def init_state(
         for m in twin.modules():
             if hasattr(m, 'reset_parameters'): m.reset_parameters()
     if init != 'pytorch': _draw_weights(twin, seed, small_head=init == 'small-head')
-    return {name: t.to(model.state_dict()[name].device) for name, t in twin.state_dict().items()}
+    return {name: t.to(home.device) for (name, t), home in zip(twin.state_dict().items(), model.state_dict().values())}
 
 def _draw_weights(model, seed, small_head):
     "He's weights for all layers; with a small head also its smaller last layer, and zero biases"
@@ -126,7 +126,6 @@ def _draw_weights(model, seed, small_head):
         gain = 1 if small_head and m is layers[-1] else 2
         m.weight.copy_(torch.randn(m.weight.shape, generator=generator) * math.sqrt(gain / fan_in))
         if m.bias is not None and small_head: m.bias.zero_()
-
 
 # %% ../nbs/03_models.ipynb #57a0d47e
 def _check_resettable(model):

@@ -232,8 +232,8 @@ def _gather(places, sizes, model_a, model_b, batches, moments_class, autocast):
     of_b = {key: [] for key in moments}                     # what B did in a batch, until A has done the same
     def keep(key, z): of_b[key].append(z.clone(memory_format=torch.contiguous_format))
     def compare(key, z):
-        if of_b[key]: moments[key].add(of_b[key].pop(0), z)
-        else: of_b[key].append(z)                           # told below
+        if not of_b[key]: raise _uneven(key[0])
+        moments[key].add(of_b[key].pop(0), z)
     with ExitStack() as stack:
         for m in model_a, model_b: stack.enter_context(mode(m, False))
         run_b, run_a = _watch(model_b, places, sizes, keep), _watch(model_a, places, sizes, compare)
@@ -245,12 +245,15 @@ def _gather(places, sizes, model_a, model_b, batches, moments_class, autocast):
             except RuntimeError as e:
                 raise SparseLTHError(f"The models do not run on a batch of shape {tuple(x.shape)} ({str(e).splitlines()[0]}): pass batches as "
                                      "they were trained on.") from e
-            if uneven := [g for (g, _), left in of_b.items() if left]:
-                raise SpecError(f"Group '{uneven[0]}' is read more often in one network than in the other: name a module "
-                                "by taps that both call once.")
+            for (g, _), left in of_b.items():
+                if left: raise _uneven(g)
     for (g, _), m in moments.items():
         if not m.n: raise SpecError(f"Group '{g}' was never read: its module is not called in the forward pass; name another by taps.")
     return moments
+
+def _uneven(group):
+    return SpecError(f"Group '{group}' is read more often in one network than in the other: name a module by taps that "
+                     "both call equally often.")
 
 def _precision(stack, device, autocast):
     "Autocast if asked for; otherwise, on a GPU, convolutions and products in full float32"

@@ -2,11 +2,12 @@
 
     python benchmarks/matching.py [IMAGES] [--quick]
 
-First, on random images, what one pass costs beyond running both networks: CPU time of `match_activations` over that of
-the forward passes alone, on 512 images in batches of 128. Without IMAGES that is all, and the rest of the results stays.
-(The process keeps the memory that it has had: how often glibc gives it back and has it zeroed again depends on what ran
-before, and moves such a ratio by a third. Half of what is above 1 are the products in float64: few operations, a
-twenty-seventh of those of the forward passes, but of 16 to 64 rows, where a product is far from a processor's best.)
+First, on random images, what one pass costs beyond running both networks: CPU time of `match_activations` over that
+of the forward passes alone, on 512 images in batches of 128. Without IMAGES that is all, and the rest of the
+results stays. (The process keeps the memory that it has had: how often glibc gives it back and has it zeroed again
+depends on what ran before, and moves such a ratio by a third. Half of what is above 1 are the products in float64:
+few operations, a twenty-seventh of those of the forward passes, but of 16 to 64 rows, where a product is far from a
+processor's best.)
 
 IMAGES is what `load_data` takes: 'cifar10', or a folder or tar archive with train/CLASS and test/CLASS of 32x32 images. Two networks are trained briefly on it. The plain side is what one would
 write first: for each group, the part of both networks up to where the group is read runs over all batches, products in float64. It permutes nothing on the way, since
@@ -171,7 +172,8 @@ if __name__ == '__main__':
     print('one pass over the forward passes of both networks: {median} [{low}..{high}]'.format(**forward), flush=True)
     if not quick: write(over_forward=forward)
     if not sources:
-        print("benchmarks/matching.py: the rest is left out, since it needs images: python benchmarks/matching.py IMAGES, with 'cifar10' or a folder or tar archive of 32x32 images")
+        print("benchmarks/matching.py: the rest is left out, since it needs images: python benchmarks/matching.py IMAGES, "
+              "with 'cifar10' or a folder or tar archive of 32x32 images")
         sys.exit()
     try: data = load_data(sources[0]).head(1024 if quick else 36_864)
     except SparseLTHError as e: sys.exit(f'benchmarks/matching.py: {e}')

@@ -6,12 +6,12 @@ The plain side is what one would write first: PIL images through torchvision's t
 every step. Both sides run in turn within one run on one thread; a ratio is that of the times of one turn (of CPU times
 for training steps), and its median and spread over the turns are written to results/benchmarks/training.json.
 
-What makes a masked step faster on a CPU is the memory layout and bfloat16, and nothing else: in float32 with one layout,
-the plain loop, the same without masks and a step of `fit` take the same time (at batch 64 as at 128), since convolutions
-are nearly all of it; the plain loop with channels last is as fast as `fit` with channels last. What `fit` saves in
-operations and in waiting for the loss shows where operations are small or launched on a GPU.
+What makes a masked step faster on a CPU is the memory layout and bfloat16, and nothing else: in float32 with one
+layout, the plain loop, the same without masks and a step of `fit` take the same time (at batch 64 as at 128), since
+convolutions are nearly all of it; the plain loop with channels last is as fast as `fit` with channels last. What
+`fit` saves in operations and in waiting for the loss shows where operations are small or launched on a GPU.
 
- Images are random bytes of CIFAR's size, since their content costs no time; nothing is decoded on either side.
+Images are random bytes of CIFAR's size, since their content costs no time; nothing is decoded on either side.
 """
 import json, statistics, sys, tempfile, time
 from collections import Counter

@@ -116,8 +116,8 @@ def barrier(
     if not isinstance(curve, pd.DataFrame) or 'alpha' not in curve:
         raise SparseLTHError(f"The curve is a {type(curve).__name__} without alpha, expected what `interpolate` gives.")
     if column not in curve:
-        raise SparseLTHError(f"The curve has no {column}, only {', '.join(map(str, curve))}: ask for what it has, or let "
-                             f"`interpolate` judge split='{column.split('_')[0]}' or 'both'.")
+        raise SparseLTHError(f"The curve has no {column}, only {', '.join(map(str, curve))}: ask for what it has, "
+                             f"or let `interpolate` judge split='{column.split('_')[0]}' or 'both'.")
     alpha, y = (curve.sort_values('alpha')[c].to_numpy(float) for c in ('alpha', column))
     if len(y) < 2 or (alpha[0], alpha[-1]) != (0, 1) or len({*alpha}) < len(y): raise SparseLTHError(f"The curve has {len(y)} points from alpha {alpha.min() if len(y) else '-'} to {alpha.max() if len(y) else '-'}, expected one from 0 to 1: pass one pair of networks at a time.")
     if not np.isfinite(y).all(): raise SparseLTHError(f"{column} is {y[~np.isfinite(y)][0]} at alpha {alpha[~np.isfinite(y)][0]:g}, so there is no barrier: look at both networks, and reset BatchNorm's statistics.")

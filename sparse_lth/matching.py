@@ -135,7 +135,7 @@ def _units_of(x, group, size, axis, start, inner):
     if not x.shape[axis] >= start + size * inner:
         raise SpecError(f"Group '{group}' has {size} units, but is read from a tensor of shape {tuple(x.shape)}: name another "
                         "module by taps.")
-    if x.stride(axis) == 1: x, axis = x.movedim(axis, -1), -1                # units lie side by side, as with channels last
+    if x.stride(axis) == 1: x, axis = x.movedim(axis, -1), -1           # units lie side by side, as with channels last
     x = x.detach().narrow(axis, start, size * inner)
     return x.reshape(prod(x.shape[:axis]), size, -1)
 

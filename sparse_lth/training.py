@@ -53,7 +53,7 @@ class Masked:
 
 # %% ../nbs/04_training.ipynb #411f8509
 def keep_masked(
-    optimizer:torch.optim.Optimizer, # one of `ELEMENTWISE`, holding the masked weights; can't be copied while masked
+    optimizer:torch.optim.Optimizer, # one of ELEMENTWISE, holding the masked weights; can't be copied while masked
     model:nn.Module, # masked in place, now; load weights before, not after
     masks:dict[str,Tensor], # bool, True = kept
     *,

@@ -1,13 +1,20 @@
 """One pass against a pass per group: `match_activations` on ResNet-20, and how many images it needs.
 
-    python benchmarks/matching.py IMAGES [--quick]
+    python benchmarks/matching.py [IMAGES] [--quick]
+
+First, on random images, what one pass costs beyond running both networks: CPU time of `match_activations` over that
+of the forward passes alone, on 512 images in batches of 128. Without IMAGES that is all, and the rest of the
+results stays. (The process keeps the memory that it has had: how often glibc gives it back and has it zeroed again
+depends on what ran before, and moves such a ratio by a third. Half of what is above 1 are the products in float64:
+few operations, a twenty-seventh of those of the forward passes, but of 16 to 64 rows, where a product is far from a
+processor's best.)
 
 IMAGES is what `load_data` takes: 'cifar10', or a folder or tar archive with train/CLASS and test/CLASS of 32x32 images. Two networks are trained briefly on it. The plain side is what one would
 write first: for each group, the part of both networks up to where the group is read runs over all batches, products in float64. It permutes nothing on the way, since
 that would change no correlation. All sides see the same cached batches, in turn within one run, on one thread; a ratio is that of the times of one turn.
 Results go to results/benchmarks/matching.json.
 """
-import json, statistics, sys, time
+import ctypes, json, statistics, sys, time
 from pathlib import Path
 
 import torch
@@ -75,6 +82,45 @@ def timed(f):
     return time.perf_counter() - start, result
 
 
+def keep_memory():
+    "Let glibc keep what is freed, where there is a glibc"
+    if not sys.platform.startswith('linux'): return
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
+    if mallopt is None: return
+    trim_threshold, mmap_threshold, largest = -1, -3, 2**30
+    mallopt(trim_threshold, largest)
+    mallopt(mmap_threshold, largest)
+
+
+def over_forward(turns):
+    "CPU time of one pass of matching over that of the forward passes of both networks, in turn"
+    keep_memory()
+    g = torch.Generator().manual_seed(0)
+    batches = [torch.randn(128, 3, 32, 32, generator=g) for _ in range(4)]
+    model_a, model_b = (ResNet20(1).eval() for _ in 'ab')
+    for seed, model in enumerate((model_a, model_b)): model.load_state_dict(init_state(model, seed))
+    spec = trace_spec(model_a, batches[0][:2])
+
+    @torch.no_grad()
+    def forward():
+        for x in batches:
+            model_a(x)
+            model_b(x)
+
+    def cpu_seconds(f):
+        start = time.process_time()
+        f()
+        return time.process_time() - start
+
+    def match(): match_activations(spec, model_a, model_b, batches)
+    forward()
+    match()
+    pairs = [(cpu_seconds(forward), cpu_seconds(match)) for _ in range(turns)]
+    ratios = [matching / plain for plain, matching in pairs]
+    spread = dict(median=statistics.median(ratios), low=min(ratios), high=max(ratios))
+    return {name: round(ratio, 2) for name, ratio in spread.items()}
+
+
 def compare(width, data, training, images, turns):
     "Ratios of times, turn by turn, and what each side finds"
     model_a, model_b = trained_pair(width, data, training)
@@ -113,12 +159,22 @@ def enough_images(data, training, few, many):
                 objective_lost={str(n): round(objective_lost(match_activations(spec, model_a, model_b, batches(n)), reference), 6) for n in few})
 
 
+def write(**parts):
+    "Put these parts of the results into the file, beside what stands there"
+    out = Path(__file__).resolve().parents[1]/'results'/'benchmarks'/'matching.json'
+    out.write_text(json.dumps(json.loads(out.read_text()) | parts, indent=1) + '\n')
+
+
 if __name__ == '__main__':
     sources, quick = [a for a in sys.argv[1:] if not a.startswith('-')], '--quick' in sys.argv
-    if not sources:
-        print("benchmarks/matching.py: left out, since it needs images; run it as python benchmarks/matching.py IMAGES, with 'cifar10' or a folder or tar archive of 32x32 images")
-        sys.exit()
     torch.set_num_threads(1)
+    forward = over_forward(1 if quick else 9)
+    print('one pass over the forward passes of both networks: {median} [{low}..{high}]'.format(**forward), flush=True)
+    if not quick: write(over_forward=forward)
+    if not sources:
+        print("benchmarks/matching.py: the rest is left out, since it needs images: python benchmarks/matching.py IMAGES, "
+              "with 'cifar10' or a folder or tar archive of 32x32 images")
+        sys.exit()
     try: data = load_data(sources[0]).head(1024 if quick else 36_864)
     except SparseLTHError as e: sys.exit(f'benchmarks/matching.py: {e}')
     rows = [compare(1, data, 2 if quick else 120, 64 if quick else 512, 1 if quick else 5), compare(4, data, 1 if quick else 16, 64 if quick else 128, 1 if quick else 3)]
@@ -128,6 +184,6 @@ if __name__ == '__main__':
     images = enough_images(data, 2 if quick else 120, (64,) if quick else (512, 1024, 2048, 4096), 256 if quick else 20_480)
     print(f"objective lost against {images['of']} images:", images['objective_lost'])
     if not quick:
-        out = Path(__file__).resolve().parents[1]/'results'/'benchmarks'/'matching.json'
-        out.write_text(json.dumps(dict(what='ResNet-20, one thread: time of a pass per group over that of match_activations, interleaved; images: ' + Path(sources[0]).name, torch=torch.__version__,
-                                       rows=rows, enough_images=images), indent=1) + '\n')
+        what = ('ResNet-20, one thread: time of a pass per group over that of match_activations, interleaved; images: '
+                + Path(sources[0]).name)
+        write(what=what, torch=torch.__version__, rows=rows, enough_images=images)

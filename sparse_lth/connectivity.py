@@ -13,7 +13,7 @@ from numbers import Integral, Real
 from types import SimpleNamespace
 import matplotlib, matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
 from torch import nn, Tensor
-from .core import INK, SparseLTHError, check_state, mode, out_of_memory
+from .core import INK, SparseLTHError, check_numbers, check_state, mode, out_of_memory
 from .data import Batches, Data
 from .matching import _inputs_of
 from .training import evaluate, _check_fits
@@ -26,6 +26,8 @@ def between(
 )->dict[str,Tensor]: # all tensors are new
     "The state `(1 - alpha) A + alpha B`"
     if not isinstance(alpha, Real) or not np.isfinite(alpha): raise SparseLTHError(f"alpha is {alpha!r}, expected a number, such as .5 for half way.")
+    for state, name in (state_a, 'A'), (state_b, 'B'):
+        if isinstance(state, dict): check_numbers(state, name)
     kinds = [{n: (tuple(t.shape), t.dtype) for n, t in s.items()} if isinstance(s, dict) else s for s in (state_a, state_b)]
     if kinds[0] != kinds[1] or not isinstance(state_a, dict): raise SparseLTHError("A and B are no states with the same names, shapes and types: take two networks of one architecture.")
     mix = lambda a, b: (1 - alpha) * a + alpha * b if a.is_floating_point() or a.is_complex() else (a if alpha < .5 else b).clone()
@@ -38,6 +40,7 @@ def reset_bn_stats(
     batches, # an iterable of shuffled input batches, or of tuples that begin with one
 ):
     "Replace the running statistics of all BatchNorm layers by their means over some batches; if that fails, they are as before"
+    check_numbers(model.state_dict(), 'The model')
     norms, first = _batch_norms(model), SimpleNamespace(parameters=lambda: [next(model.parameters())])
     before = [(m, m.momentum, [t.clone() for t in (m.running_mean, m.running_var, m.num_batches_tracked)]) for m in norms]
     try:
@@ -66,11 +69,15 @@ def interpolate(
     n:int=25, # points, both ends among them
     reset_bn:bool|Iterable=True, # reset BatchNorm's statistics at each point: on the training images, or on batches of your own, gone through once for each point
     *,
+    split:str='both', # judge on 'test' or 'train' images, or on 'both'
     channels_last:bool=False, # the memory layout of the images, faster for convolutions
-)->pd.DataFrame: # per point a row: alpha, train_loss, train_accuracy, test_loss, test_accuracy
+)->pd.DataFrame: # per point a row: alpha, train_loss, train_accuracy, test_loss, test_accuracy, or those of one split
     "Loss and accuracy on the straight way from A to B"
+    if split not in ('test', 'train', 'both'):
+        raise SparseLTHError(f"split is {split!r}, expected 'test', 'train' or 'both'.")
+    splits = ('train', 'test') if split == 'both' else (split,)
     if not (isinstance(n, Integral) and n >= 2): raise SparseLTHError(f"n is {n!r}, expected a whole number of points from 2, such as 25.")
-    judge = _judge(model, data, reset_bn, channels_last, A=state_a, B=state_b)
+    judge = _judge(model, data, reset_bn, channels_last, splits, A=state_a, B=state_b)
     return pd.DataFrame([dict(alpha=alpha) | judge(between(state_a, state_b, alpha)) for alpha in np.linspace(0, 1, n).tolist()])
 
 def _judge(model, data, reset_bn, channels_last, splits=('train', 'test'), **states):
@@ -106,7 +113,11 @@ def barrier(
     "How far a curve rises above the line between its ends: eq. 3 on its points. A maximum, so biased upwards near zero"
     if what not in _WHATS: raise SparseLTHError(f"what is {what!r}, expected one of {', '.join(_WHATS)}.")
     column = what.replace('error', 'accuracy')
-    if not isinstance(curve, pd.DataFrame) or not {'alpha', column} <= {*curve.columns}: raise SparseLTHError(f"The curve is a {type(curve).__name__} without alpha and {column}, expected what `interpolate` gives.")
+    if not isinstance(curve, pd.DataFrame) or 'alpha' not in curve:
+        raise SparseLTHError(f"The curve is a {type(curve).__name__} without alpha, expected what `interpolate` gives.")
+    if column not in curve:
+        raise SparseLTHError(f"The curve has no {column}, only {', '.join(map(str, curve))}: ask for what it has, "
+                             f"or let `interpolate` judge split='{column.split('_')[0]}' or 'both'.")
     alpha, y = (curve.sort_values('alpha')[c].to_numpy(float) for c in ('alpha', column))
     if len(y) < 2 or (alpha[0], alpha[-1]) != (0, 1) or len({*alpha}) < len(y): raise SparseLTHError(f"The curve has {len(y)} points from alpha {alpha.min() if len(y) else '-'} to {alpha.max() if len(y) else '-'}, expected one from 0 to 1: pass one pair of networks at a time.")
     if not np.isfinite(y).all(): raise SparseLTHError(f"{column} is {y[~np.isfinite(y)][0]} at alpha {alpha[~np.isfinite(y)][0]:g}, so there is no barrier: look at both networks, and reset BatchNorm's statistics.")

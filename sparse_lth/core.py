@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ROLES', 'PART', 'LINES', 'INK', 'LABELS', 'STYLE', 'SparseLTHError', 'NotWritten', 'check_seed', 'derived_seed',
-           'seeded', 'generators', 'check_masks', 'check_state', 'apply_masks', 'layer_weights', 'sparsity', 'mode',
-           'check_device', 'out_of_memory', 'cuda_settings', 'cuda_set', 'import_torchvision', 'part_name',
-           'whole_file', 'write_whole', 'checksum', 'save', 'load', 'load_with_facts', 'use_style']
+           'seeded', 'generators', 'check_numbers', 'check_masks', 'check_state', 'apply_masks', 'layer_weights',
+           'sparsity', 'mode', 'check_device', 'out_of_memory', 'cuda_settings', 'cuda_set', 'import_torchvision',
+           'part_name', 'whole_file', 'write_whole', 'checksum', 'save', 'load', 'load_with_facts', 'use_style']
 
 # %% ../nbs/00_core.ipynb #4483c5a7
 import hashlib, json, os, re, secrets, shutil, sys
@@ -15,6 +15,7 @@ from numbers import Integral
 from pathlib import Path
 import matplotlib, numpy as np, torch
 from torch import nn, Tensor
+from torch.nn.parameter import UninitializedTensorMixin
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialized, save_file
 
@@ -66,6 +67,20 @@ def generators(
     if device.type != 'cuda': return [torch.default_generator]
     return [torch.default_generator, torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]]
 
+# %% ../nbs/00_core.ipynb #53dee8c1
+def check_numbers(
+    tree:dict[str,Tensor], # such as a state
+    name:str='The state', # for the message
+):
+    "Raise if a tensor has a name but no numbers yet: in a lazy layer, or on the meta device"
+    for key, t in tree.items():
+        if isinstance(t, UninitializedTensorMixin):
+            raise SparseLTHError(f"{name} has '{key}' of a lazy layer, which does not know its shape yet: run the "
+                                 "model on a batch once, before anything else.")
+        if isinstance(t, Tensor) and t.is_meta:
+            raise SparseLTHError(f"{name} has '{key}' on the meta device, where tensors hold no numbers: call "
+                                 "`model.to_empty(device='cpu')` and load a state.")
+
 # %% ../nbs/00_core.ipynb #4b55daa9
 def check_masks(
     state:dict[str,Tensor], # the tensors to be masked
@@ -79,6 +94,7 @@ def check_masks(
         if name not in state:
             raise SparseLTHError(f"There is a mask for '{name}' but no such tensor among {_few(state)}: take the "
                                  "masks and the state from one architecture.")
+        check_numbers({name: state[name]})
         if mask.dtype != torch.bool:
             raise SparseLTHError(f"The mask of '{name}' is {mask.dtype}, expected torch.bool with True for kept "
                                  "weights: convert it by `mask.bool()`.")
@@ -98,6 +114,8 @@ def check_state(
     if not isinstance(state, dict):
         raise SparseLTHError(f"{name} is a {type(state).__name__}, expected a dict of tensors by name: pass "
                              "`run.state` of a Run.")
+    check_numbers(model.state_dict(), 'The model')
+    check_numbers(state, name)
     want, have = ({n: (tuple(w.shape), w.dtype) for n, w in tree.items()} for tree in (model.state_dict(), state))
     if want == have: return
     first = next(n for n in {**want, **have} if want.get(n) != have.get(n))
@@ -279,6 +297,7 @@ def checksum(
     about:dict[str,str]=None, # facts that count too
 )->str: # 64 hex digits
     "SHA-256 over names, types, shapes and bytes, in the order of the names"
+    check_numbers(tree, 'The tree')
     h = hashlib.sha256(_json(about) if about else b'')
     for name, t in sorted(tree.items()):
         t = t.detach().cpu().contiguous()
@@ -296,6 +315,7 @@ def save(
     sync:bool=True, # see write_whole
 ):
     "Write a dictionary of tensors to one file with a checksum, whole or not at all"
+    check_numbers(tree, 'The tree')
     tree, memory = {name: t.detach().cpu().contiguous() for name, t in tree.items()}, set()
     for name, t in tree.items():
         if (at := t.untyped_storage().data_ptr()) in memory: tree[name] = t.clone()          # safetensors takes no shared memory

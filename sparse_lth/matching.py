@@ -9,11 +9,12 @@ __all__ = ['CONSTANT', 'Match', 'match_activations', 'match_weights']
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from math import prod
 import torch
 from torch import fx, nn, Tensor
 from scipy.optimize import linear_sum_assignment
-from .core import SparseLTHError, check_seed, cuda_set, mode, out_of_memory
-from .symmetry import PermSpec, SpecError, identity_perms, permute, trace_graph, _expect
+from .core import SparseLTHError, check_numbers, check_seed, cuda_set, mode, out_of_memory
+from .symmetry import PermSpec, SpecError, identity_perms, permute, permute_tensor, trace_graph, _expect
 
 # %% ../nbs/07_matching.ipynb #bd46026e
 CONSTANT = 1e-10                              # a variance below this share of the mean square is none
@@ -22,18 +23,29 @@ _PART = 2**17                                 # so many float64 numbers at a tim
 class _Moments:
     "Pooled sums of the activations of two networks for one reading place"
     def __init__(self): self.n = self.a = self.b = self.aa = self.bb = self.ba = 0
-    def add(self, z_b, z_a): # (samples, units) each, in whatever type the networks run
-        rows = max(256, _PART // z_a.shape[1]) if z_a.is_cpu else len(z_a)
-        for b, a in zip(z_b.split(rows), z_a.split(rows)): self._add(b.double(), a.double())
-    def _add(self, b, a):
+    def add(self, z_b, z_a): # (samples, units, entries of a unit) each, in whatever type the networks run
+        _, units, entries = z_a.shape
+        part = max(1, max(256, _PART // units) // entries) if z_a.is_cpu else len(z_a)
+        for b, a in zip(z_b.split(part), z_a.split(part)):
+            if entries == 1: self._add_rows(b[..., 0].double(), a[..., 0].double())
+            else: self._add_units(_one_row_each(b), _one_row_each(a))
+    def _add_rows(self, b, a): # (samples, units): a linear layer, or a convolution with channels last
         ones = b.new_ones(len(b))
         self.n, self.a, self.b, self.ba = self.n + len(a), self.a + ones @ a, self.b + ones @ b, self.ba + b.T @ a
         self.aa, self.bb = self.aa + ones @ a.square(), self.bb + ones @ b.square()
+    def _add_units(self, b, a): # (units, samples): an image of pixels for each channel
+        squares = lambda z: torch.linalg.vector_norm(z, dim=1).square()
+        self.n, self.a, self.b = self.n + a.shape[1], self.a + a.sum(1), self.b + b.sum(1)
+        self.aa, self.bb, self.ba = self.aa + squares(a), self.bb + squares(b), self.ba + b @ a.T
     def correlation(self): # (units of B, units of A), dead units of B, dead units of A
         v_b, v_a = self.bb - self.b**2 / self.n, self.aa - self.a**2 / self.n
         v_b, v_a = torch.where(v_b > CONSTANT * self.bb, v_b, 0.), torch.where(v_a > CONSTANT * self.aa, v_a, 0.)
         scale = lambda v: torch.where(v > 0, v.rsqrt(), 0.)
         return (self.ba - torch.outer(self.b, self.a) / self.n) * torch.outer(scale(v_b), scale(v_a)), v_b == 0, v_a == 0
+
+def _one_row_each(z):
+    "All entries of a unit in one row: (samples, units, entries) as (units, samples x entries) in float64"
+    return z.movedim(1, 0).to(torch.float64, memory_format=torch.contiguous_format).flatten(1)
 
 # %% ../nbs/07_matching.ipynb #8544edfd
 def _places(spec, model, tap, taps):
@@ -97,29 +109,35 @@ def _node_of(model, path):
     if not names: raise SpecError(f"The tap '{path}' is not called in the forward pass: name another module.")
     return names[-1]
 
-def _watch(model, places, sizes, stack):
-    "A function that runs the model, and the dict that it fills: (group, place) -> [(samples, units), ...]"
-    seen, nodes, modules = {}, {}, dict(model.named_modules())
+def _watch(model, places, sizes, take):
+    "A function that runs the model and gives what it reads to `take`, with its key (group, place)"
+    nodes, hooks, modules = {}, [], dict(model.named_modules())
     traced = any(side == 'node' for found in places.values() for _, side, *_ in found)
     for g, found in places.items():
         for i, (where, side, *rest) in enumerate(found):
             if traced and side == 'output': where, side = _node_of(model, where), 'node'
-            keep = lambda x, key=(g, i), n=sizes[g], rest=rest: seen.setdefault(key, []).append(_units_of(x, key[0], n, *rest))
-            if side == 'node': nodes.setdefault(where, []).append(keep)
-            elif side == 'input': hook = modules[where].register_forward_pre_hook(lambda m, x, keep=keep: keep(x[0]))
-            else: hook = modules[where].register_forward_hook(lambda m, x, y, keep=keep: keep(y))
-            if side != 'node': stack.callback(hook.remove)
-    return _Reading(model, nodes).run if nodes else model, seen
+            read = lambda x, key=(g, i), n=sizes[g], rest=rest: take(key, _units_of(x, key[0], n, *rest))
+            if side == 'node': nodes.setdefault(where, []).append(read)
+            elif side == 'input': hooks.append((where, 'pre_hook', lambda m, x, read=read: read(x[0])))
+            else: hooks.append((where, 'hook', lambda m, x, y, read=read: read(y)))
+    forward = _Reading(model, nodes).run if nodes else model
+    def run(x):
+        with ExitStack() as stack:                          # only now: A and B may be one and the same model
+            for where, kind, hook in hooks:
+                stack.callback(getattr(modules[where], f'register_forward_{kind}')(hook).remove)
+            forward(x)
+    return run
 
 # %% ../nbs/07_matching.ipynb #360f02b5
 def _units_of(x, group, size, axis, start, inner):
-    "The activations of a group's units, copied: (samples, units)"
+    "The activations of a group's units, as they lie in memory: (samples, units, entries of a unit)"
     if axis is None: axis = 1 if x.shape[1] == size else -1                  # a tap by hand: channels first, or features last
     if not x.shape[axis] >= start + size * inner:
         raise SpecError(f"Group '{group}' has {size} units, but is read from a tensor of shape {tuple(x.shape)}: name another "
                         "module by taps.")
-    x = x.detach().movedim(axis, -1)[..., start:start + size * inner].clone(memory_format=torch.contiguous_format)
-    return x.reshape(-1, size, inner).transpose(1, 2).reshape(-1, size)
+    if x.stride(axis) == 1: x, axis = x.movedim(axis, -1), -1           # units lie side by side, as with channels last
+    x = x.detach().narrow(axis, start, size * inner)
+    return x.reshape(prod(x.shape[:axis]), size, -1)
 
 # %% ../nbs/07_matching.ipynb #4d872d07
 def _unit_features(spec, group, name, axis, tensor):
@@ -136,7 +154,7 @@ def _weight_similarity(spec, group, perms, state_b, state_a):
     for name, axis in spec.groups[group]:
         others = {b.group for row in spec.axes[name] for b in row or ()} - {group, None, *perms}
         if others or not state_a[name].is_floating_point(): continue
-        moved = permute(spec, {**identity_perms(spec), **perms}, {name: state_a[name]})[name]
+        moved = permute_tensor(spec, perms, name, state_a[name])
         for part, tensor in zip(features, (state_b[name], moved)): part.append(_unit_features(spec, group, name, axis, tensor))
     if not features[0]: return torch.zeros(spec.sizes[group], spec.sizes[group], dtype=torch.float64)
     f_b, f_a = (torch.nn.functional.normalize(torch.cat(f, 1), dim=1) for f in features)
@@ -197,6 +215,7 @@ def _assign(match, group, c, ties=0):
 def _check_pair(spec, model_a, model_b):
     "The states of B and A, if spec and models belong together"
     _expect(spec=(spec, PermSpec), model_a=(model_a, nn.Module), model_b=(model_b, nn.Module))
+    for m, name in (model_a, 'model_a'), (model_b, 'model_b'): check_numbers(m.state_dict(), name)
     shapes = [{name: (tuple(t.shape), t.dtype) for name, t in m.state_dict().items()} for m in (model_a, model_b)]
     if shapes[0] != shapes[1]:
         first = next(n for n in {**shapes[0], **shapes[1]} if shapes[0].get(n) != shapes[1].get(n))
@@ -210,21 +229,32 @@ def _check_pair(spec, model_a, model_b):
 def _gather(places, sizes, model_a, model_b, batches, moments_class, autocast):
     "One pass over the data: {(group, place): moments}"
     moments = {(g, i): moments_class() for g, found in places.items() for i in range(len(found))}
+    of_b = {key: [] for key in moments}                     # what B did in a batch, until A has done the same
+    def keep(key, z): of_b[key].append(z.clone(memory_format=torch.contiguous_format))
+    def compare(key, z):
+        if not of_b[key]: raise _uneven(key[0])
+        moments[key].add(of_b[key].pop(0), z)
     with ExitStack() as stack:
         for m in model_a, model_b: stack.enter_context(mode(m, False))
-        (run_a, seen_a), (run_b, seen_b) = (_watch(m, places, sizes, stack) for m in (model_a, model_b))
+        run_b, run_a = _watch(model_b, places, sizes, keep), _watch(model_a, places, sizes, compare)
         _precision(stack, next(model_b.parameters()).device, autocast)
         for x in _inputs_of(batches, model_a, model_b):
-            seen_a.clear(), seen_b.clear()
-            try: run_a(x), run_b(x)
+            try:
+                run_b(x)
+                run_a(x)
             except RuntimeError as e:
                 if out_of_memory(e): raise
                 raise SparseLTHError(f"The models do not run on a batch of shape {tuple(x.shape)} ({str(e).splitlines()[0]}): pass batches as "
                                      "they were trained on.") from e
-            for key in list(seen_b): moments[key].add(torch.cat(seen_b.pop(key)), torch.cat(seen_a.pop(key)))
+            for (g, _), left in of_b.items():
+                if left: raise _uneven(g)
     for (g, _), m in moments.items():
         if not m.n: raise SpecError(f"Group '{g}' was never read: its module is not called in the forward pass; name another by taps.")
     return moments
+
+def _uneven(group):
+    return SpecError(f"Group '{group}' is read more often in one network than in the other: name a module by taps that "
+                     "both call equally often.")
 
 def _precision(stack, device, autocast):
     "Autocast if asked for; otherwise, on a GPU, convolutions and products in full float32"
@@ -257,7 +287,8 @@ def _inputs_of(batches, model_a, model_b):
 class _BatchDeviations:
     "The statistic of the paper's code for ResNet-20: means, deviations and products, averaged over batches"
     def __init__(self, count=1): self.n, self.count, self.sums = 0, count, [0] * 5       # count: divide by it at once
-    def add(self, z_b, z_a): # (samples, units) each
+    def add(self, z_b, z_a): # (samples, units, entries of a unit) each
+        z_b, z_a = (z.transpose(1, 2).flatten(0, 1) for z in (z_b, z_a))
         z_b, z_a = z_b.double(), z_a.double()
         batch = z_b.mean(0), z_a.mean(0), self.spread(z_b), self.spread(z_a), z_b.T @ z_a / len(z_a)
         self.n, self.sums = self.n + 1, [s + x / self.count for s, x in zip(self.sums, batch)]
@@ -298,29 +329,39 @@ def match_weights(
     "Match the units of A to those of B by their weights alone (Git Re-Basin's coordinate descent)"
     _expect(spec=(spec, PermSpec), state_a=(state_a, dict), state_b=(state_b, dict))
     check_seed(seed)
-    places = _weight_places(spec, state_a, state_b)
-    generator = torch.Generator('cpu').manual_seed(seed)
-    match, gain, improved = Match(identity_perms(spec), {}), {}, True
-    while improved:
-        improved, groups = False, list(spec.groups)
+    places, groups = _weight_places(spec, state_a, state_b), list(spec.groups)
+    near, match = _neighbours(spec, places), Match(identity_perms(spec), {})
+    generator, todo = torch.Generator('cpu').manual_seed(seed), set(groups)
+    while todo:
         for i in torch.randperm(len(groups), generator=generator, device='cpu').tolist():
-            g, before = groups[i], match.perms[groups[i]]
-            c = _weight_products(spec, g, places[g], match.perms, state_b, state_a)
-            now = c.gather(1, before[:, None]).mean().item()
-            _assign(match, g, c)
-            if match.score[g] > now + 1e-9 * c.abs().max().item(): improved = True
-            else: match.perms[g] = before
+            if groups[i] not in todo: continue
+            todo.remove(groups[i])
+            if _improve(spec, match, groups[i], places, state_b, state_a): todo |= near[groups[i]]
     for g in spec.groups:
         c = _weight_products(spec, g, places[g], match.perms, state_b, state_a, cosine=True)
         match.score[g], match.correlations[g] = c.gather(1, match.perms[g][:, None]).mean().item(), c
-    return Match({g: match.perms[g] for g in spec.groups}, {g: match.score[g] for g in spec.groups}, match.correlations)
+    perms, score = ({g: found[g] for g in spec.groups} for found in (match.perms, match.score))
+    return Match(perms, score, match.correlations)
+
+def _improve(spec, match, g, places, state_b, state_a):
+    "Match a group given all others; whether that is better than what it had"
+    c, before = _weight_products(spec, g, places[g], match.perms, state_b, state_a), match.perms[g]
+    now = c.gather(1, before[:, None]).mean().item()
+    _assign(match, g, c)
+    better = match.score[g] > now + 1e-9 * c.abs().max().item()
+    if not better: match.perms[g] = before
+    return better
+
+def _neighbours(spec, places):
+    "Per group, those whose products change when it moves: they act on another axis of one of its tensors"
+    acting = {name: {b.group for row in spec.axes[name] for b in row or ()} - {None} for name in spec.axes}
+    return {g: {h for name, _ in found for h in acting[name]} - {g} for g, found in places.items()}
 
 def _weight_products(spec, group, places, perms, state_b, state_a, cosine=False):
-    "Inner products, or cosines, of the weights of all pairs of units, A's other groups in B's order: (units of B, units of A)"
-    pairs = []
+    "Products or cosines of the weights of all pairs of units, A's other groups in B's order: (units of B, units of A)"
+    pairs, others = [], {g: p for g, p in perms.items() if g != group}
     for name, axis in places:
-        unmoved = torch.arange(spec.sizes[group], device='cpu')
-        moved = permute(spec, {**perms, group: unmoved}, {name: state_a[name]})[name]
+        moved = permute_tensor(spec, others, name, state_a[name])
         pairs.append([_unit_features(spec, group, name, axis, t) for t in (state_b[name], moved)])
     f_b, f_a = (torch.cat(f, 1) for f in zip(*pairs))
     if cosine: f_b, f_a = (torch.nn.functional.normalize(f, dim=1) for f in (f_b, f_a))
@@ -329,12 +370,13 @@ def _weight_products(spec, group, places, perms, state_b, state_a, cosine=False)
 # %% ../nbs/07_matching.ipynb #68121ce1
 def _weight_places(spec, state_a, state_b):
     "Per group, the tensors to compare; raises where weights can't be matched so"
+    for state, name in (state_a, 'state_a'), (state_b, 'state_b'): check_numbers(state, name)
     shapes = [{n: tuple(t.shape) for n, t in s.items()} for s in (state_a, state_b)]
     if shapes[0] != shapes[1]:
         first = next(n for n in {**shapes[0], **shapes[1]} if shapes[0].get(n) != shapes[1].get(n))
         raise SparseLTHError(f"A and B differ in '{first}' ({shapes[0].get(first, 'absent')} and {shapes[1].get(first, 'absent')}): match two networks of one architecture.")
-    permute(spec, identity_perms(spec), state_b)              # raises where the spec does not fit
     for name in state_b:
+        permute_tensor(spec, {}, name, state_b[name])        # raises where the spec does not fit
         if not all(s[name].isfinite().all() for s in (state_a, state_b)):
             raise SparseLTHError(f"'{name}' holds nan or inf: match networks that trained.")
     places = {}

@@ -11,7 +11,8 @@ from itertools import pairwise
 from numbers import Real
 import torch
 from torch import nn, Tensor
-from .core import SparseLTHError, check_seed, layer_weights, seeded
+from torch.nn.utils import parametrize, prune
+from .core import SparseLTHError, check_numbers, check_seed, layer_weights, seeded
 
 # %% ../nbs/03_models.ipynb #1714fa10
 class MLP(nn.Module):
@@ -107,13 +108,14 @@ def init_state(
     "A random start: N(0, 2/fan_in) weights, N(0, 1/fan_in) in the last layer, zero biases"
     check_seed(seed)
     if init not in INITS: raise SparseLTHError(f"init is {init!r}, expected one of {', '.join(INITS)}.")
+    check_numbers(model.state_dict(), 'The model')
+    _check_resettable(model)
     twin = copy.deepcopy(model).cpu()
-    _check_resettable(twin)
     with seeded(seed):
         for m in twin.modules():
             if hasattr(m, 'reset_parameters'): m.reset_parameters()
     if init != 'pytorch': _draw_weights(twin, seed, small_head=init == 'small-head')
-    return {name: t.to(model.state_dict()[name].device) for name, t in twin.state_dict().items()}
+    return {name: t.to(home.device) for (name, t), home in zip(twin.state_dict().items(), model.state_dict().values())}
 
 def _draw_weights(model, seed, small_head):
     "He's weights for all layers; with a small head also its smaller last layer, and zero biases"
@@ -126,15 +128,37 @@ def _draw_weights(model, seed, small_head):
         m.weight.copy_(noise * math.sqrt(gain / fan_in))
         if m.bias is not None and small_head: m.bias.zero_()
 
-
 # %% ../nbs/03_models.ipynb #57a0d47e
 def _check_resettable(model):
     "Raise if some parameter belongs to a module that can't be reset"
+    _check_held(model, list(layer_weights(model)))
     for name, m in model.named_modules():
         if list(m.parameters(recurse=False)) and not hasattr(m, 'reset_parameters'):
             own = next(n for n, _ in m.named_parameters(prefix=name, recurse=False))
             raise SparseLTHError(f"'{own}' sits in a {type(m).__name__}, which has no reset_parameters() to start it "
                                  "again: add that method, or build the start state yourself.")
+
+# %% ../nbs/03_models.ipynb #110bd279
+def _check_held(model, names, otherwise=''):
+    "Raise if a layer computes its weight from other tensors, which stand in the state in its place"
+    state = model.state_dict()
+    for name in names:
+        if name in state: continue
+        path = name.rpartition('.')[0]
+        starts = f'{name}_', f'{path}.parametrizations.weight.'.lstrip('.')
+        parts = ' and '.join(n for n in state if n.startswith(starts)) or 'other tensors'
+        raise SparseLTHError(f"'{name}' is not in the state, since its layer computes it from {parts}: make it a "
+                             f"parameter by {_to_plain(model.get_submodule(path))}, where module is that layer"
+                             f"{otherwise}.")
+
+def _to_plain(layer):
+    "The call that makes the weight of a layer a plain parameter"
+    if parametrize.is_parametrized(layer, 'weight'):
+        return "torch.nn.utils.parametrize.remove_parametrizations(module, 'weight')"
+    if prune.is_pruned(layer): return "torch.nn.utils.prune.remove(module, 'weight')"
+    if hasattr(layer, 'weight_g'): return 'torch.nn.utils.remove_weight_norm(module)'
+    if hasattr(layer, 'weight_u'): return 'torch.nn.utils.remove_spectral_norm(module)'
+    return "module.register_parameter('weight', ...)"
 
 # %% ../nbs/03_models.ipynb #86813969
 def prunable(
@@ -150,6 +174,7 @@ def prunable(
             raise SparseLTHError(f"exclude has {pattern!r}, which matches none of the prunable weights "
                                  f"({', '.join(names)}): correct or drop it.")
         names = [n for n in names if n not in hit]
+    _check_held(model, names, ', or leave it out by `exclude`')
     every = [id(p) for _, p in model.named_parameters(remove_duplicate=False)]
     if tied := [n for n in names if every.count(id(weights[n])) > 1]:
         raise SparseLTHError(f"{', '.join(tied)} are tied, one tensor under several names, which masks do not "

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from numbers import Real
 import pandas as pd, torch
 from torch import nn, Tensor
-from .core import SparseLTHError, apply_masks, check_masks, check_state, derived_seed, sparsity
+from .core import SparseLTHError, apply_masks, check_masks, check_numbers, check_state, derived_seed, sparsity
 from .models import prunable
 from .training import TrainConfig, fit, fit_many
 
@@ -43,7 +43,9 @@ def _check_pruning(state, names, s, masks):
     if isinstance(names, str) or not len(names):
         raise SparseLTHError(f"names is {names!r}, expected a list of weights, such as prunable(model).")
     if missing := [n for n in names if n not in state]:
-        raise SparseLTHError(f"The state has no {missing}: take the names by `prunable` from its own model.")
+        raise SparseLTHError(f"The state has no {missing} among its {len(state)} tensors, such as {[*state][:3]}: "
+                             "take the names by `prunable` from the state's own model.")
+    check_numbers({n: state[n] for n in names})
     if bad := [n for n in names if not state[n].isfinite().all()]:
         raise SparseLTHError(f"The weights {bad} are not finite, so they can't be ranked: train again with a lower "
                              "lr.")

@@ -6,7 +6,7 @@
 __all__ = ['ELEMENTWISE', 'PAPER', 'Masked', 'keep_masked', 'TrainConfig', 'Run', 'Diverged', 'fit', 'evaluate', 'with_test', 'checkpoint', 'save_checkpoint', 'load_checkpoint', 'POINTWISE', 'stacked_forward', 'stack_size', 'fit_many']
 
 # %% ../nbs/04_training.ipynb #9bafb5df
-import copy, json, math
+import copy, json, math, weakref
 from collections import Counter
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -17,34 +17,44 @@ from types import SimpleNamespace
 import torch, torch.nn.functional as F
 from torch import nn, Tensor
 from torch.func import functional_call
-from sparse_lth.core import (
-    SparseLTHError, check_masks, check_state, checksum, derived_seed, generators, load_with_facts, mode, out_of_memory,
-    save, seeded)
+from .core import (
+    SparseLTHError, check_masks, check_numbers, check_state, checksum, derived_seed, generators, load_with_facts, mode,
+    out_of_memory, save, seeded)
 from .data import Batches, Data
 
 # %% ../nbs/04_training.ipynb #3304789d
 ELEMENTWISE = {getattr(torch.optim, name) for name in (
     'SGD', 'Adam', 'AdamW', 'NAdam', 'RAdam', 'Adamax', 'RMSprop', 'Adagrad', 'Adadelta', 'Rprop')}
 
+_WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}       # by the bytes of a number
+
+@torch.no_grad()
+def _zero_pruned(weights, kept): # kept: 1 or 0 for each weight, in whole numbers
+    "Set pruned weights to zero in place, whatever they hold; returns `kept`, brought to the weights' type and device"
+    bits = [w.view(_WHOLE[w.element_size()]) for w in weights]
+    kept = [k.to(b) for k, b in zip(kept, bits)]                   # copies nothing, unless the model was moved
+    if bits: torch._foreach_mul_(bits, kept)
+    return kept
+
+# %% ../nbs/04_training.ipynb #6e7434d9
 class Masked:
     "The handle of `keep_masked`: `remove()`, or leaving its `with` block, lets the weights go free"
-    def __init__(self, weights, masks): self.weights, self.masks, self.hooks = weights, masks, {}
-    @torch.no_grad()
-    def mask(self, *_):
-        if self.weights: torch._foreach_mul_(self.weights, self.masks)
+    def __init__(self, weights, kept): self.weights, self.kept, self.hooks = weights, kept, {}
+    def mask(self, *_): self.kept = _zero_pruned(self.weights, self.kept)
     def release(self, weights):
         ids = {id(w) for w in weights}
-        left = [(w, m) for w, m in zip(self.weights, self.masks) if id(w) not in ids]
-        self.weights, self.masks = [w for w, _ in left], [m for _, m in left]
+        left = [(w, k) for w, k in zip(self.weights, self.kept) if id(w) not in ids]
+        self.weights, self.kept = [w for w, _ in left], [k for _, k in left]
         for i in ids & self.hooks.keys(): self.hooks.pop(i).remove()
     def remove(self):
         for hook in self.hooks.values(): hook.remove()
+        self.weights, self.kept, self.hooks = [], [], {}
     def __enter__(self): return self
     def __exit__(self, *_): self.remove()
 
 # %% ../nbs/04_training.ipynb #411f8509
 def keep_masked(
-    optimizer:torch.optim.Optimizer, # one of `ELEMENTWISE`, holding the masked weights
+    optimizer:torch.optim.Optimizer, # one of ELEMENTWISE, holding the masked weights; can't be copied while masked
     model:nn.Module, # masked in place, now; load weights before, not after
     masks:dict[str,Tensor], # bool, True = kept
     *,
@@ -57,23 +67,31 @@ def keep_masked(
     _check_maskable(optimizer, named, masks)
     mask_of = {}                                                           # once for each weight, whatever its names
     for name, m in masks.items(): mask_of[named[name]] = m & mask_of.get(named[name], m)
-    weights = list(mask_of)
-    for earlier in _masked_before(optimizer, weights): earlier.release(weights)
-    handle = Masked(weights, [torch.empty_like(w, requires_grad=False).copy_(m) for w, m in mask_of.items()])
+    for earlier in _masked_before(optimizer, mask_of): earlier.release(mask_of)
+    handle = Masked(list(mask_of), [_laid_out(m, w, _WHOLE[w.element_size()]) for w, m in mask_of.items()])
     handle.mask()
     handle.hooks['step'] = optimizer.register_step_post_hook(handle.mask)
-    for w, m in zip(weights, handle.masks):
+    optimizer.__getstate__ = partial(_state_for_copies, weakref.ref(optimizer))
+    for w, m in mask_of.items():
         if not (gradients and w.requires_grad): continue
-        hook = partial(torch.mul, m)
+        hook = partial(torch.masked_fill, mask=_laid_out(~m, w, torch.bool), value=0)
         hook.masked = handle
         handle.hooks[id(w)] = w.register_hook(hook)
     return handle
 
+def _laid_out(mask, weight, dtype):
+    "The mask in this type and in the memory layout of its weight"
+    return torch.empty_like(weight, dtype=dtype, requires_grad=False).copy_(mask)
+
 def _masked_before(optimizer, weights):
     "Handles that mask some of these weights already, by this optimizer or by their gradients"
-    hooks = [hook for w in weights for hook in (w._backward_hooks or {}).values()]
+    hooks = [getattr(hook, 'masked', None) for w in weights for hook in (w._backward_hooks or {}).values()]
+    return {*_handles(optimizer), *(h for h in hooks if isinstance(h, Masked))}
+
+def _handles(optimizer):
+    "The handles that mask after the steps of an optimizer"
     after = [getattr(hook, '__self__', None) for hook in optimizer._optimizer_step_post_hooks.values()]
-    return {h for h in (*(getattr(hook, 'masked', None) for hook in hooks), *after) if isinstance(h, Masked)}
+    return [h for h in after if isinstance(h, Masked)]
 
 # %% ../nbs/04_training.ipynb #f8a26c46
 def _check_maskable(optimizer, weights, masks):
@@ -91,6 +109,19 @@ def _check_maskable(optimizer, weights, masks):
         if id(weights[name]) not in held:
             raise SparseLTHError(f"The optimizer does not hold '{name}': build it from the parameters of the model "
                                  "that is masked.")
+        if weights[name].element_size() not in _WHOLE:
+            raise SparseLTHError(f"'{name}' is {weights[name].dtype}, expected numbers of at most 8 bytes: convert the "
+                                 "model.")
+
+# %% ../nbs/04_training.ipynb #e70efe5b
+def _state_for_copies(optimizer): # a weak reference
+    "What copy and pickle take of an optimizer, which is all but its hooks; raises while some of them keep masks"
+    optimizer = optimizer()
+    if any(handle.weights for handle in _handles(optimizer)):
+        raise SparseLTHError(f"This {type(optimizer).__name__} keeps masks, which a copy or a pickle of it would not: "
+                             "take the state_dict() of model and optimizer and the masks, load them elsewhere, and "
+                             "call `keep_masked` there.")
+    return type(optimizer).__getstate__(optimizer)
 
 # %% ../nbs/04_training.ipynb #af4c961c
 @dataclass(frozen=True)
@@ -169,6 +200,7 @@ def _parameter(model, data):
     p = next(model.parameters(), None)
     if p is None:
         raise SparseLTHError(f"The {type(model).__name__} has no parameters, so there is nothing to train or judge.")
+    check_numbers(model.state_dict(), 'The model')
     if p.device != data.train_x.device:
         raise SparseLTHError(f"The model is on {p.device} but the data on {data.train_x.device}: move one with "
                              "`.to()`.")
@@ -470,13 +502,12 @@ class _StackedImages:
 
 # %% ../nbs/04_training_many.ipynb #7cdf6840
 def _stacked_masks(stack, masks):
-    "Mask the stack; pairs (weights, masks as numbers) for after each step. A network without a mask keeps all"
+    "Mask the stack; its weights, and masks in whole numbers for after each step. A network without a mask keeps all"
     names = {name: None for m in masks for name in m or ()}
     ones = {name: torch.ones_like(stack[name][0], dtype=torch.bool) for name in names}
-    stacked = lambda name: torch.stack([(m or ones).get(name, ones[name]) for m in masks]).to(stack[name].dtype)
-    pairs = [(stack[name].detach(), stacked(name)) for name in names]
-    for w, m in pairs: w.mul_(m)
-    return pairs
+    weights = [stack[name].detach() for name in names]
+    kept = [torch.stack([(m or ones).get(name, ones[name]) for m in masks]) for name in names]
+    return weights, _zero_pruned(weights, kept)
 
 def _stacked_epoch(c, step_hooks):
     "All steps that are left of one epoch for all networks of a stack; their mean losses"
@@ -490,7 +521,7 @@ def _stacked_epoch(c, step_hooks):
         losses = F.cross_entropy(c.forward(c.stack, x).flatten(0, 1), y.flatten(), reduction='none').view(len(y), size).mean(1)
         losses.sum().backward()
         c.optimizer.step()
-        for w, m in c.masked: w.mul_(m)
+        _zero_pruned(*c.masked)
         c.loss, c.step = c.loss + losses.detach(), c.step + 1
     losses, c.loss, c.epoch = (c.loss / steps).tolist(), 0., c.epoch + 1
     return losses
@@ -542,6 +573,7 @@ def stack_size(state:dict[str,Tensor])->int:
 def _weights_in(state):
     "How many numbers a state has"
     if not isinstance(state, dict) or not state: raise SparseLTHError(f"The state is a {type(state).__name__}, expected a dict of tensors by name: pass `model.state_dict()`.")
+    check_numbers(state)
     return sum(w.numel() for w in state.values())
 
 def _aligned(state, batch_size):

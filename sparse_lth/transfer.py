@@ -8,7 +8,7 @@ __all__ = ['starts', 'transfer_mask']
 # %% ../nbs/08_transfer.ipynb #432fa87c
 import itertools
 from torch import nn, Tensor
-from .core import SparseLTHError, apply_masks, check_masks
+from .core import SparseLTHError, apply_masks, check_masks, check_numbers
 from .matching import match_activations, _inputs_of
 from .symmetry import PermSpec, check_spec, permute, trace_spec
 
@@ -26,6 +26,7 @@ def starts(
         if k not in traj:
             raise SparseLTHError(f"Epoch {k} of {name} was never saved, only {sorted(traj)}: train with "
                                  f"snapshots=[{k}].")
+        check_numbers(traj[k], name)
     a, b = traj_a[k], traj_b[k]
     if {n: w.shape for n, w in a.items()} != {n: w.shape for n, w in b.items()}:
         raise SparseLTHError("A and B have different names or shapes: the mask can only move between networks of one "

@@ -9,10 +9,10 @@ export OMP_NUM_THREADS ?= 1
 reproduce: .venv/runtime        ## run the default study (ARGS='--quick' for a look)
 	$(BIN)/sparse-lth reproduce $(ARGS)
 
-test: .venv/dev                 ## run every notebook and tests/, what takes long left out; ends with 'N passed, N failed'
+test: .venv/dev                 ## run every notebook and tests/, but what takes long; ends with 'N passed, N failed'
 	@$(BIN)/python tools/test.py $(ARGS)
 
-test-all: .venv/dev             ## the same with what takes long: thirty kills, retraining, all notebooks in a browser, benchmarks
+test-all: .venv/dev             ## and what takes long: thirty kills, retraining, a browser, benchmarks
 	@$(BIN)/python tools/test.py --all $(ARGS)
 
 lab: .venv/dev                  ## open the notebooks in JupyterLab

@@ -6,13 +6,12 @@ from sparse_lth.study import Study
 from sparse_lth.training import TrainConfig
 
 BIN, STOPPING = Path(sys.executable).parent, Path(__file__).with_name('stopping.py')
-CONFIG = dict(batch_size=64)
+CONFIG, CONV = dict(batch_size=64), dict(batch_size=64, channels_last=True)
 MANY = Study(widths=(32, 64), seeds=(0, 1, 2), sparsities=(.8, .9), dense=TrainConfig(6, .08, **CONFIG),
              imp=TrainConfig(1, .02, **CONFIG), sparse=TrainConfig(8, .1, **CONFIG))
 LONG = Study(model='resnet20', widths=(1/4,), seeds=(0,), sparsities=(.8,), starts=('lth', 'permuted'),
-             dense=TrainConfig(6, .08, channels_last=True, **CONFIG), imp=TrainConfig(1, .02, channels_last=True, **CONFIG),
-             sparse=TrainConfig(6, .1, channels_last=True, **CONFIG))
-BOUND = 600                                   # seconds after which a test gives up; nothing is expected to take a part of that
+             dense=TrainConfig(6, .08, **CONV), imp=TrainConfig(1, .02, **CONV), sparse=TrainConfig(6, .1, **CONV))
+BOUND = 600                                   # seconds after which a test gives up; nothing should take a tenth of that
 
 
 def records(store):
@@ -23,11 +22,12 @@ def records(store):
 
 def start(study, store, *more, stop=None):
     "A run in a process of its own; with `stop` it waits at that moment, see `tests/stopping.py`"
-    listen = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)              # a background shell would have it ignored
+    listen = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell would have it ignored
     program = [BIN/'sparse-lth'] if stop is None else [sys.executable, STOPPING, *map(str, stop)]
     quiet = [] if stop is None else ['--quiet', '--checkpoint', '0']                       # a checkpoint at every step
+    command = [*program, 'run', study, '--store', store, *quiet, *map(str, more)]
     pipes = dict.fromkeys(('stdin', 'stdout', 'stderr'), subprocess.PIPE)
-    return subprocess.Popen([*program, 'run', study, '--store', store, *quiet, *map(str, more)], text=True, preexec_fn=listen, **pipes)
+    return subprocess.Popen(command, text=True, preexec_fn=listen, **pipes)
 
 
 def stopped(process):
@@ -44,7 +44,7 @@ def wait_until(condition, what, seconds=BOUND):
 
 
 def kill_often(times, study, expected, store, rng, *options):
-    "Kill a run that often, each time at a random moment; where it had ended, take results away. How many kills hit a network in training"
+    "Kill a run that often, at random moments; where it had ended, take results away. How many kills hit a training"
     within = 0
     for _ in range(times):
         folder = rng.choice(['jobs', 'checkpoints'])

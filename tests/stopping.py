@@ -2,7 +2,8 @@
 
     python tests/stopping.py jobs 3 before run digits --store DIR
 
-What a run leaves on the disk changes only when a file takes its place, so these are the moments that matter; no clock has a part in it.
+What a run leaves on the disk changes only when a file takes its place, so these are the moments that matter; no clock
+has a part in it.
 """
 import os, sys
 from pathlib import Path

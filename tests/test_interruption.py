@@ -1,4 +1,5 @@
-"Real processes, killed, stopped and interrupted, and a disk that is really full: what was finished stays, nothing is done twice, and going on changes no bit."
+"""Real processes, killed, stopped and interrupted, and a disk that is really full: what was finished stays, nothing is
+done twice, and going on changes no bit."""
 import json, os, random, selectors, signal, subprocess, sys
 from dataclasses import asdict, replace
 
@@ -19,20 +20,22 @@ def undisturbed(tmp_path_factory):
     def get(name, study):
         if name not in known:
             (file := folder/f'{name}.json').write_text(json.dumps(asdict(study)))
-            subprocess.run([BIN/'sparse-lth', 'run', file, '--store', folder/name], check=True, capture_output=True, timeout=BOUND)
+            command = [BIN/'sparse-lth', 'run', file, '--store', folder/name]
+            subprocess.run(command, check=True, capture_output=True, timeout=BOUND)
             known[name] = file, records(folder/name)
         return known[name]
     return get
 
 
-STUDIES = pytest.mark.parametrize('name, study, options', [('many', MANY, ()), ('many', MANY, ('--workers', 2)), ('long', LONG, ())],
-                                  ids=['stacks', 'two workers', 'long jobs'])
+STUDIES = pytest.mark.parametrize('name, study, options', [
+    pytest.param('many', MANY, (), id='stacks'), pytest.param('many', MANY, ('--workers', 2), id='two workers'),
+    pytest.param('long', LONG, (), id='long jobs')])
 
 
 def check_killed(times, seed, undisturbed, store, name, study, options):
     "A run killed again and again gives the records of an undisturbed one, and leaves no file but whole ones"
     within = kill_often(times, *undisturbed(name, study), store, random.Random(seed), *options)
-    assert within                                                                         # some were taken up within a network
+    assert within  # some were taken up within a network
     assert not [p for p in store.glob('jobs/*') if not PART.fullmatch(p.name) and p.suffix != '.safetensors']
 
 
@@ -58,7 +61,8 @@ def test_interrupted(undisturbed, tmp_path, name, study, number):
     process.send_signal(number)
     said = process.communicate('go on\n', timeout=BOUND)[1]
     assert process.returncode == 130
-    assert 'what is finished or begun is kept' in said and 'Run the same command again to go on' in said and 'Traceback' not in said
+    assert 'what is finished or begun is kept' in said and 'Run the same command again to go on' in said
+    assert 'Traceback' not in said
     assert list(store.glob('checkpoints/*.safetensors'))
     assert not [p for p in store.rglob('*') if PART.fullmatch(p.name)]
     again = start(file, store)
@@ -82,7 +86,7 @@ def held(store):
 def kept_by(locks):
     "The keys of the jobs that these locks are for, and of all that need them"
     kept = set()
-    for job in jobs(MANY):                                                                # needs come before what needs them
+    for job in jobs(MANY):  # needs come before what needs them
         if job.lock in locks or any(need[:len(job.key)] in kept for need in job.needs): kept.add(job.key)
     return kept
 
@@ -98,7 +102,7 @@ def test_a_living_process_keeps_its_jobs(undisturbed, tmp_path):
     assert kept and others
     second = start(file, store, '--quiet')
     try:
-        wait_until(lambda: others <= done_in(store) or second.poll() is not None, 'the second process has done all that it may')
+        wait_until(lambda: others <= done_in(store) or second.poll() is not None, 'the second has done all that it may')
         assert second.poll() is None and not {name[:16] for name in done_in(store)} & kept
     finally: first.kill()
     assert second.wait(BOUND) == 0
@@ -141,7 +145,7 @@ def test_together_nothing_twice(tmp_path):
     command = [sys.executable, '-c', COUNTING, json.dumps(asdict(study)), tmp_path/'store']
     pipes = dict.fromkeys(('stdin', 'stdout', 'stderr'), subprocess.PIPE)
     together = [subprocess.Popen(command, text=True, **pipes) for _ in range(4)]
-    wait_for_lines(together, 2)                                                           # the dense networks of either width
+    wait_for_lines(together, 2)  # the dense networks of either width
     for p in together:
         p.stdin.write('go on\n')
         p.stdin.flush()
@@ -200,7 +204,7 @@ def test_full_disk(undisturbed, tmp_path):
     finished = [p for p in files if p.suffix == '.safetensors']
     assert finished and not list(copy.glob('store/failed/*'))
     for p in finished: load(p)                                                            # whole, by its checksum
-    assert start(file, copy/'store').wait(BOUND) == 0                                       # on a larger disk it goes on
+    assert start(file, copy/'store').wait(BOUND) == 0  # on a larger disk it goes on
     assert records(copy/'store') == expected
 
 

@@ -20,9 +20,11 @@ def lab(tmp_path_factory):
     folders = {f'JUPYTER_{k}_DIR': str(folder/k) for k in ('CONFIG', 'RUNTIME')}
     folders |= {f'JUPYTERLAB_{k}_DIR': str(folder/k) for k in ('SETTINGS', 'WORKSPACES')}
     command = [sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}',
-               '--ServerApp.port_retries=0', '--IdentityProvider.token=', '--LabApp.expose_app_in_browser=True', '--LabApp.news_url=None',
-               '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate', f"--ServerApp.root_dir={copy_checkout(folder/'copy')}"]
-    with open(folder/'log', 'w') as log: server = subprocess.Popen(command, env=os.environ | folders, stdout=log, stderr=log)
+               '--ServerApp.port_retries=0', '--IdentityProvider.token=', '--LabApp.expose_app_in_browser=True',
+               '--LabApp.news_url=None', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate',
+               f"--ServerApp.root_dir={copy_checkout(folder/'copy')}"]
+    with open(folder/'log', 'w') as log:
+        server = subprocess.Popen(command, env=os.environ | folders, stdout=log, stderr=log)
     try:
         wait_until(lambda: answers(port) or server.poll() is not None, 'JupyterLab answers')
         assert server.poll() is None, (folder/'log').read_text()
@@ -76,7 +78,7 @@ needs_browser = pytest.mark.skipif(not BROWSER, reason='no Chromium or Chrome on
 
 
 def settle(page):
-    "Wait until the kernel has answered all that was asked, twice, since a slider sends again when its last message is done, and the page is drawn"
+    "Wait until the kernel has answered all, twice, since a slider sends again when it was answered, and the page is drawn"
     page.evaluate('''async () => {
         const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel
         for (const _ of [1, 2]) await kernel.requestExecute({ code: '', store_history: false }).done
@@ -99,7 +101,8 @@ def test_a_person_steps_through_a_notebook(lab, page):
 
 @pytest.mark.slow
 @needs_browser
-@pytest.mark.parametrize('name', ['02_images', '04_training', '09_cuda', '10_connectivity', '20_digits', 'index', 'tutorials/your_own_data'])
+@pytest.mark.parametrize('name', ['02_images', '04_training', '09_cuda', '10_connectivity', '20_digits', 'index',
+                                  'tutorials/your_own_data'])
 def test_a_person_steps_through_the_others(lab, page, name):
     check_steps_through(lab, page, name)
 
@@ -125,11 +128,12 @@ def test_a_person_plays_with_the_toy(lab, page):
         before = values.nth(slider).inner_text()
         handles.nth(slider).focus()
         page.keyboard.press('ArrowRight')
-        page.wait_for_function('([e, before]) => e.innerText !== before', arg=[values.nth(slider).element_handle(), before])
+        readout = values.nth(slider).element_handle()
+        page.wait_for_function('([e, before]) => e.innerText !== before', arg=[readout, before])
 
-    settle(page)                                                                     # the picture of the last cell's moves has arrived
+    settle(page)  # the picture of the last cell's moves has arrived
     unmoved = source()
-    press(0)                                                                         # A has no part in a drawing of permuted
+    press(0)  # A has no part in a drawing of permuted
     settle(page)
     assert source() == unmoved
     for button, sliders in ('LTH', (0, 1)), ('naive', (2, 3)), ('dense', (0, 4)):

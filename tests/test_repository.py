@@ -62,7 +62,7 @@ def test_public_names_are_documented_and_quiet(path):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith('_'): assert ast.get_docstring(node), node.name
     calls = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
     assert path.stem == 'study' or 'print' not in calls
-    own = [n.module for n in tree.body if isinstance(n, ast.ImportFrom) and n.level == 1 and n.module]      # nbdev makes them relative
+    own = [n.module for n in tree.body if isinstance(n, ast.ImportFrom) and n.level == 1 and n.module]  # nbdev makes them relative
     assert [m for m in own if order.index(m) >= order.index(path.stem)] == []
     assert own or path.stem == 'core'
 
@@ -92,14 +92,16 @@ def test_what_fails_is_counted(checkout):
         if path not in keep: path.unlink()
     notebook = checkout/'nbs'/'12_stats.ipynb'
     cells = json.loads(notebook.read_text())
-    cells['cells'].append(dict(cell_type='code', execution_count=None, id='0', metadata={}, outputs=[], source=['assert False']))
+    wrong = dict(cell_type='code', execution_count=None, id='0', metadata={}, outputs=[], source=['assert False'])
+    cells['cells'].append(wrong)
     notebook.write_text(json.dumps(cells))
     (checkout/'tests'/'test_kinds.py').write_text(
         'import pytest\ndef test_a(): pass\ndef test_b(): assert False\n@pytest.mark.skip\ndef test_c(): pass\n'
         '@pytest.mark.slow\ndef test_d(): pass\n')
     def run(*args, **environment):
         environment = {k: v for k, v in os.environ.items() if k != 'NO_SKIPS'} | environment
-        return subprocess.run([sys.executable, 'tools/test.py', *args], cwd=checkout, capture_output=True, text=True, timeout=600, env=environment)
+        command = [sys.executable, 'tools/test.py', *args]
+        return subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=1000, env=environment)
     done = run()
     assert done.returncode == 1 and done.stdout.endswith('\n2 passed, 2 failed\n'), done.stdout
     assert '2/2] nbs/' in done.stdout

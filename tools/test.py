@@ -20,7 +20,8 @@ def say(text): print(text, flush=True)
 
 def notebooks(slow):
     "Passed and failed notebooks, by nbdev_test"
-    names = {p.relative_to(ROOT).as_posix() for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts}
+    paths = [p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts]
+    names = {p.relative_to(ROOT).as_posix() for p in paths}
     say(f'1 of 2: {len(names)} notebooks, {WORKERS} at once')
     flags, done, text = ['--flags', 'slow'] if slow else [], [], ''
     command = [BIN/'nbdev_test', '--n_workers', str(WORKERS), '--do_print', *flags]
@@ -42,7 +43,8 @@ def suite(slow, args):
     say(f"{'' if args else '2 of 2: '}tests/, {WORKERS} at once")
     spread = ['-n', str(WORKERS), '--dist', 'loadfile', '--no-loadscope-reorder'] if not args else []
     with tempfile.NamedTemporaryFile(suffix='.xml') as f:
-        command = [BIN/'python', '-m', 'pytest', '-v', '-rs', '--durations=10', '-p', 'no:cacheprovider', f'--junitxml={f.name}']
+        command = [BIN/'python', '-m', 'pytest', '-v', '-rs', '--durations=10', '-p', 'no:cacheprovider',
+                   f'--junitxml={f.name}']
         code = subprocess.run([*command, *spread, *(['-m', ''] if slow else []), *args], cwd=ROOT).returncode
         if not Path(f.name).stat().st_size: return 0, 1
         found = next(xml.parse(f.name).iter('testsuite'))
